@@ -1,0 +1,1 @@
+"""Traffic generators behind one seam; the registry is in `registry`."""

@@ -1,0 +1,49 @@
+"""The seam to a traffic generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.model import Axis, Corpus, Load, Schedule, Sent
+
+__all__ = ["Generator", "Progress"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the generator has said so far, for the live line; not used in any result."""
+
+    packets: int
+    done: bool
+
+
+class Generator(Protocol):
+    """Sends a corpus at a load. One trial at a time: start, poll until done, finish."""
+
+    name: str
+    axes: tuple[Axis, ...]
+
+    def prepare(self, corpus: Corpus) -> None:
+        """Ship the corpus (once, by digest) and check that everything needed is on the host."""
+        ...
+
+    def plan(self, load: Load, first_iteration: int) -> Schedule:
+        """Translate a load into iterations of the prepared corpus."""
+        ...
+
+    def start(self, schedule: Schedule) -> None:
+        """Begin to send. Returns at once. Raises GeneratorFailed."""
+        ...
+
+    def progress(self) -> Progress:
+        """What was sent so far. Raises GeneratorFailed when the generator died."""
+        ...
+
+    def finish(self) -> Sent:
+        """Wait for the end of the sending. Raises GeneratorFailed with the reason of a death."""
+        ...
+
+    def stop(self) -> None:
+        """End the sending now, leaving nothing behind; idempotent."""
+        ...

@@ -1,0 +1,1 @@
+"""From a run directory to figures, tables and one self-contained page."""

@@ -1,0 +1,1 @@
+"""Sensors behind one seam; the registry is in `registry`."""

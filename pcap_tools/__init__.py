@@ -1,0 +1,1 @@
+"""Captures in, captures and tables out: no network, no SSH, no root."""
