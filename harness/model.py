@@ -130,9 +130,7 @@ class InterfaceCounters:
 
     def since(self, earlier: InterfaceCounters) -> InterfaceCounters:
         """Difference to an earlier reading of the same interface."""
-        return InterfaceCounters(
-            *(getattr(self, n) - getattr(earlier, n) for n in self.__slots__)
-        )
+        return InterfaceCounters(*(getattr(self, n) - getattr(earlier, n) for n in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,5 @@
+"""`python -m harness` is `probebench`."""
+
+from harness.cli import main
+
+main()

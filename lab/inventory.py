@@ -1,0 +1,137 @@
+"""The inventory: which hosts there are, how to reach them, which interfaces are for tests.
+
+One TOML file, the same form for the virtual lab (written by `lab up`) and for real hosts
+(see `lab/*.toml` in the repository for commented examples).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lab.errors import InventoryError
+
+__all__ = [
+    "GeneratorSpec",
+    "HostSpec",
+    "InterfaceSpec",
+    "Inventory",
+    "SensorSpec",
+    "load_inventory",
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InterfaceSpec(_Strict):
+    """An interface of a host. Nothing is ever sent on one that does not say `test = true`."""
+
+    test: bool = False
+    mtu: int | None = Field(default=None, ge=576, le=65535)
+
+
+class HostSpec(_Strict):
+    """How a host is reached, and what of it is ours."""
+
+    connection: Literal["local", "netns", "ssh"]
+    address: str | None = None  # ssh: host name, address or alias of ~/.ssh/config
+    port: int | None = Field(default=None, ge=1, le=65535)
+    user: str | None = None
+    identity: Path | None = None
+    known_hosts: Path | None = None
+    ssh_config: Path | None = None  # default ~/.ssh/config
+    netns: str | None = None
+    python: str = "python3"
+    workdir: str = "/var/tmp/probebench"
+    sudo: bool = False  # the user is not root and has passwordless sudo
+    interfaces: dict[str, InterfaceSpec] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _reachable(self) -> HostSpec:
+        if self.connection == "ssh" and not self.address:
+            raise ValueError('connection = "ssh" needs address = "host or alias"')
+        if self.connection == "netns" and not self.netns:
+            raise ValueError('connection = "netns" needs netns = "name"')
+        return self
+
+
+class GeneratorSpec(_Strict):
+    """Which generator, on which host, out of which interface."""
+
+    driver: str = "tcpreplay"
+    host: str
+    interface: str
+    cpus: str | None = None  # taskset list, e.g. "0"
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class SensorSpec(_Strict):
+    """Which sensor, on which host, listening on which interface, and how it is sized."""
+
+    driver: str = "suricata"
+    host: str
+    interface: str
+    home: tuple[str, ...] = ("10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12", "fd00::/8")
+    rules: tuple[Path, ...] = ()
+    workers: int = Field(default=1, ge=1)
+    ring_size: int = Field(default=2048, ge=8)
+    cpus: str | None = None
+    binary: str = "suricata"
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class Inventory(_Strict):
+    """A lab: its hosts, one generator, one sensor."""
+
+    name: str
+    hosts: dict[str, HostSpec]
+    generator: GeneratorSpec
+    sensor: SensorSpec
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Inventory:
+        for role, spec in (("generator", self.generator), ("sensor", self.sensor)):
+            if spec.host not in self.hosts:
+                raise ValueError(f"{role}.host = {spec.host!r} is not among [hosts]")
+            if spec.interface not in self.hosts[spec.host].interfaces:
+                raise ValueError(
+                    f"{role}.interface = {spec.interface!r} is not among "
+                    f"[hosts.{spec.host}.interfaces]"
+                )
+        return self
+
+
+def load_inventory(path: Path) -> Inventory:
+    """Read and check an inventory; relative paths in it are relative to the file.
+
+    Raises InventoryError naming file and key.
+    """
+    try:
+        data = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InventoryError(
+            f"{path}: no such inventory; write one (examples in lab/*.toml) or run "
+            "`probebench lab up`"
+        ) from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InventoryError(f"{path}: {error}") from None
+    base = path.resolve().parent
+    for host in data.get("hosts", {}).values():
+        if isinstance(host, dict):
+            for key in ("identity", "known_hosts", "ssh_config"):
+                if isinstance(host.get(key), str):
+                    host[key] = str(base / Path(host[key]).expanduser())
+    sensor = data.get("sensor")
+    if isinstance(sensor, dict) and isinstance(sensor.get("rules"), list):
+        sensor["rules"] = [str(base / Path(str(r)).expanduser()) for r in sensor["rules"]]
+    try:
+        return Inventory.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        raise InventoryError(f"{path}: {key}: {first['msg']}") from None
