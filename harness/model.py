@@ -47,7 +47,7 @@ class Corpus:
     `digest` is the SHA-256 of the capture file; it names the copy on the generator host.
     `span_s` is the time from the first to the last packet after `max_gap` was applied.
     `home` lists the CIDRs whose addresses are the home class. `packets`, `bytes` (of frames,
-    without FCS) and `flows` count one iteration.
+    without FCS) and `flows` count one iteration; `flow_seconds` is the sum of its flows' durations.
     """
 
     path: str
@@ -59,6 +59,7 @@ class Corpus:
     home: tuple[str, ...]
     key: str
     max_gap: float | None = None
+    flow_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,9 @@ class Schedule:
 
     Iterations `first_iteration` … `first_iteration + iterations - 1` start every `every_s` seconds;
     all are played out whole. `seconds` is the intended duration on the wire. `pacing` is "pps"
-    (constant packet rate) or "timestamps" (due times t_j + iΔ). `steady_fraction` is the share of
-    `seconds` in which the full number of iterations is in flight.
+    (constant packet rate) or "timestamps" (due times t_j + iΔ). `pps`, `bps` and `flows_per_s` are
+    those of the steady state. `steady_fraction` is the share of `seconds` in which the full number
+    of iterations is in flight.
     """
 
     load: Load

@@ -72,20 +72,27 @@ class Trial:
         """True when it was measured whole and no gate of severity "invalid" fired."""
         return self.failure is None and all(g.severity != "invalid" for g in self.gates)
 
+    def _achieved(self, asked: float) -> float | None:
+        """An asked rate times what of it was really sent in the time it really took."""
+        if self.sent is None or not self.sent.seconds or not self.schedule.packets:
+            return None
+        share = self.sent.packets / self.schedule.packets
+        return asked * share * self.schedule.seconds / self.sent.seconds
+
     @property
     def offered_pps(self) -> float | None:
-        """Packets/s really sent, over the time it really took."""
-        return self.sent.packets / self.sent.seconds if self.sent and self.sent.seconds else None
+        """Packets/s really offered while iterations were being started."""
+        return self._achieved(self.schedule.pps)
 
     @property
     def offered_flows_per_s(self) -> float | None:
-        """New flows/s really sent, over the time it really took."""
-        return self.sent.flows / self.sent.seconds if self.sent and self.sent.seconds else None
+        """New flows/s really offered while iterations were being started."""
+        return self._achieved(self.schedule.flows_per_s)
 
     @property
     def offered_bps(self) -> float | None:
-        """Bits/s of frames (without FCS, preamble and gap) really sent."""
-        return self.sent.bytes * 8 / self.sent.seconds if self.sent and self.sent.seconds else None
+        """Bits/s of frames (without FCS, preamble and gap) really offered."""
+        return self._achieved(self.schedule.bps)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as written to `trials.jsonl`."""

@@ -1,0 +1,60 @@
+"""From a load to iterations: the arithmetic every generator shares.
+
+One iteration of the corpus has P packets, F flows and lasts T seconds; iterations start every
+Δ seconds. In the steady state the packet rate is P/Δ and the rate of new flows F/Δ, whichever of
+the two was asked; with one corpus they cannot be set apart.
+"""
+
+from __future__ import annotations
+
+import math
+
+from harness.errors import ConfigError
+from harness.model import Corpus, Load, Schedule
+
+__all__ = ["plan"]
+
+
+def plan(corpus: Corpus, load: Load, first_iteration: int) -> Schedule:
+    """Translate a load into whole iterations of a corpus.
+
+    "pps": the generator keeps the packet rate constant from the first packet to the last, so N
+    iterations last N·P/pps seconds; during the ramp-up (and the play-out) of T seconds of due time
+    fewer iterations are in flight and that part is passed faster. "flows": packets leave at their
+    due times, so N iterations last (N - 1)Δ + T seconds.
+
+    Raises ConfigError when the duration is too short for one iteration.
+    """
+    size, share = (
+        (corpus.packets, "packets") if load.axis == "pps" else (corpus.flows, "flows")
+    )
+    every = size / load.value
+    iterations = math.floor(load.duration / every + 1e-9)
+    if iterations < 1:
+        raise ConfigError(
+            f"load {load.value:g} {load.axis} for {load.duration:g} s is less than one iteration of "
+            f"the corpus ({size} {share}): it needs at least {every:.3g} s"
+        )
+    in_flight = corpus.span_s / every
+    if load.axis == "pps":
+        seconds = iterations * every
+        steady = max(0.0, (iterations - in_flight) / iterations)
+    else:
+        seconds = (iterations - 1) * every + corpus.span_s
+        steady = max(0.0, (iterations * every - corpus.span_s) / seconds) if seconds else 0.0
+    return Schedule(
+        load=load,
+        first_iteration=first_iteration,
+        iterations=iterations,
+        every_s=every,
+        pacing="pps" if load.axis == "pps" else "timestamps",
+        packets=iterations * corpus.packets,
+        bytes=iterations * corpus.bytes,
+        flows=iterations * corpus.flows,
+        seconds=seconds,
+        pps=corpus.packets / every,
+        bps=corpus.bytes * 8 / every,
+        flows_per_s=corpus.flows / every,
+        concurrent_flows=corpus.flow_seconds / every,
+        steady_fraction=steady,
+    )

@@ -1,0 +1,97 @@
+"""Load profiles: what a sweep asks for, read from TOML and checked before anything is touched."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import ConfigError
+from harness.model import Axis
+
+__all__ = ["AutoLoads", "CorpusSpec", "LoadSpec", "Profile", "load_profile"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AutoLoads(_Strict):
+    """How loads are chosen from a short calibration: multiples of the measured capacity.
+
+    The capacity is the rate at which the sensor analysed packets while it was overloaded during
+    the calibration trial. `probe` is the packet rate asked there.
+    """
+
+    points: int = Field(default=7, ge=2, le=50)
+    lowest: float = Field(default=0.25, gt=0)
+    highest: float = Field(default=2.0, gt=0)
+    probe: float = Field(default=300_000, gt=0)
+    seconds: float = Field(default=3.0, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AutoLoads:
+        if self.lowest >= self.highest:
+            raise ValueError("lowest must be below highest")
+        return self
+
+
+class LoadSpec(_Strict):
+    """The axis and its values: a list, or "auto"."""
+
+    axis: Axis = "pps"
+    values: tuple[float, ...] | Literal["auto"] = "auto"
+    duration: float = Field(default=8.0, gt=0, le=86_400)
+    repeats: int = Field(default=1, ge=1, le=100)
+    auto: AutoLoads = AutoLoads()
+
+    @model_validator(mode="after")
+    def _positive(self) -> LoadSpec:
+        if self.values != "auto" and (not self.values or min(self.values) <= 0):
+            raise ValueError("values must be positive loads, at least one")
+        return self
+
+
+class CorpusSpec(_Strict):
+    """Which corpus, and how its iterations are made."""
+
+    path: Path | None = None
+    max_gap: float | None = Field(default=None, gt=0)
+    key: str | None = None  # default: drawn at random and recorded in run.json
+
+
+class Profile(_Strict):
+    """One experiment: a load axis, its values, a corpus, and how strict to be."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    proves: str = ""
+    generator: str | None = None  # default: the inventory's driver
+    load: LoadSpec = LoadSpec()
+    corpus: CorpusSpec = CorpusSpec()
+    settle_timeout: float = Field(default=20.0, gt=0)
+    strict: bool = False
+
+
+def load_profile(path: Path) -> Profile:
+    """Read and check a profile; a relative corpus path is relative to the file.
+
+    Raises ConfigError naming file and key.
+    """
+    try:
+        data = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such profile; ready ones are in profiles/") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    corpus = data.get("corpus")
+    if isinstance(corpus, dict) and isinstance(corpus.get("path"), str):
+        corpus["path"] = str(path.resolve().parent / Path(corpus["path"]).expanduser())
+    try:
+        return Profile.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        raise ConfigError(f"{path}: {key}: {first['msg']}") from None
