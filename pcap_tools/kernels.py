@@ -1,0 +1,125 @@
+"""What every compiled kernel shares: the typed decorator and raw memory access.
+
+Kernels work on the addresses of whole frames, because a frame's fields are unaligned and of mixed
+width: one unaligned load replaces up to eight byte loads and shifts. A kernel that takes an
+address trusts it; bounds are checked by the code that computes the offsets.
+
+Words are read in the machine's byte order. The internet checksum does not depend on it (RFC 1071
+§2(B)), and everything else swaps explicitly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = [
+    "I32",
+    "I64",
+    "U8",
+    "U64",
+    "copy_bytes",
+    "kernel",
+    "load16",
+    "load32",
+    "load64",
+    "load_u8",
+    "store16",
+    "store32",
+    "store64",
+    "swap16",
+    "swap32",
+    "swap64",
+]
+
+U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def kernel(function: _F) -> _F:
+    """Compile to machine code, cached on disk, without the interpreter lock."""
+    return cast(_F, numba.njit(cache=True, nogil=True)(function))
+
+
+def _loader(bits: int, result: types.Integer) -> Any:
+    @intrinsic
+    def load(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            word = ir.IntType(bits)
+            value = builder.load(builder.inttoptr(args[0], word.as_pointer()))
+            value.align = 1
+            return builder.zext(value, ir.IntType(64)) if bits < 64 else value
+
+        return result(types.int64), generate
+
+    return load
+
+
+def _storer(bits: int) -> Any:
+    @intrinsic
+    def store(typing: Any, address: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            word = ir.IntType(bits)
+            value = builder.trunc(args[1], word) if bits < 64 else args[1]
+            builder.store(value, builder.inttoptr(args[0], word.as_pointer())).align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.uint64), generate
+
+    return store
+
+
+def _swapper(bits: int) -> Any:
+    @intrinsic
+    def swap(typing: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            word = ir.IntType(bits)
+            narrow = builder.trunc(args[0], word) if bits < 64 else args[0]
+            swapped = builder.bswap(narrow)
+            return builder.zext(swapped, ir.IntType(64)) if bits < 64 else swapped
+
+        return types.uint64(types.uint64), generate
+
+    return swap
+
+
+load_u8 = _loader(8, types.uint64)
+load16 = _loader(16, types.uint64)
+load32 = _loader(32, types.uint64)
+load64 = _loader(64, types.uint64)
+store16 = _storer(16)
+store32 = _storer(32)
+store64 = _storer(64)
+swap16 = _swapper(16)
+swap32 = _swapper(32)
+swap64 = _swapper(64)
+
+
+@intrinsic
+def copy_bytes(typing: Any, target: Any, source: Any, size: Any) -> Any:
+    """memcpy(3) between two addresses; the areas do not overlap."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        cgutils.raw_memcpy(  # type: ignore[no-untyped-call]
+            builder,
+            builder.inttoptr(args[0], byte),
+            builder.inttoptr(args[1], byte),
+            args[2],
+            1,
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
