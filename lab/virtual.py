@@ -1,0 +1,273 @@
+"""The virtual lab: four namespaces on one machine that are driven exactly as real hosts are.
+
+::
+
+    root namespace ──ssh── generator  tx0 ═══ rx0  sensor ──ssh── root namespace
+                           client     cl0 ─── sv0  server             (recording path)
+
+Generator and sensor run a real sshd on a management link of their own; `up` writes an inventory
+(lab.toml) that names them like any other hosts. Everything is named after the lab, so that several
+labs can live on a machine, and `down` finds every trace even of a half-built one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lab import netns_tools as net
+from lab import subnets
+from lab.errors import LabError
+from lab.sshd import Server, make_keys
+from lab.virtual_files import State, read_state, write_file, write_inventory, write_state
+from lab.virtual_layout import RUN_DIR, Layout, Namespaces, Options, layout
+from lab.virtual_links import management_link, recording_link, test_link
+
+__all__ = [
+    "Layout",
+    "Namespaces",
+    "Options",
+    "down",
+    "down_all",
+    "exists",
+    "layout",
+    "names",
+    "problems",
+    "up",
+]
+
+_TOOLS = ("ip", "ethtool", "sshd", "ssh-keygen")
+_MADE_PRIVSEP = RUN_DIR / ".made-run-sshd"
+_PRIVSEP = Path("/run/sshd")
+
+
+def up(
+    name: str = "default", options: Options | None = None, directory: Path | None = None
+) -> Path:
+    """Build the lab, or verify and repair it; returns the path of its lab.toml.
+
+    A lab that is whole and has these options is left alone. One that only lost an sshd gets it
+    back; anything else broken is taken down and built anew. Raises LabError and MissingTool; a
+    failed or interrupted build leaves nothing behind.
+    """
+    lab = layout(name)
+    wanted = options or Options()
+    net.require_root("the virtual lab")
+    net.require_tools("the virtual lab", _TOOLS)
+    with _lock():
+        if _reuse(lab, wanted, directory):
+            return lab.inventory
+        _remove(lab)
+        try:
+            _build(lab, wanted, directory)
+        except BaseException:
+            _remove(lab)
+            raise
+    return lab.inventory
+
+
+def down(name: str = "default") -> bool:
+    """Remove every trace of a lab, whole or half-built; False when there was none."""
+    lab = layout(name)
+    net.require_root("removing a virtual lab")
+    net.require_tools("removing a virtual lab", ["ip"])
+    with _lock():
+        there = exists(name)
+        _remove(lab)
+        _forget_run_dir()
+    return there
+
+
+def down_all() -> list[str]:
+    """Remove every lab of this machine; returns their names."""
+    net.require_root("removing virtual labs")
+    found = names()
+    for name in found:
+        down(name)
+    return found
+
+
+def names() -> list[str]:
+    """Names of the labs of which this machine has any trace, sorted."""
+    found = set()
+    for namespace in net.namespaces():
+        if match := re.fullmatch(r"pb-(.+)-(?:gen|sen|cli|srv)", namespace):
+            found.add(match[1])
+    with suppress(FileNotFoundError):
+        found |= {entry.name for entry in RUN_DIR.iterdir() if not entry.name.startswith(".")}
+    return sorted(found)
+
+
+def exists(name: str = "default") -> bool:
+    """True when any trace of the lab is on this machine."""
+    lab = layout(name)
+    return (
+        lab.link.is_symlink()
+        or lab.link.exists()
+        or bool(set(lab.namespaces.all()) & net.namespaces())
+        or bool(set(lab.management) & net.links())
+    )
+
+
+def problems(name: str = "default") -> list[str]:
+    """What is missing or broken in a lab, one line each; empty when it is whole."""
+    lab = layout(name)
+    state = read_state(lab)
+    if state is None or not lab.inventory.exists():
+        return [f"{lab.state}: no lab {name!r} here; run `probebench lab up --name {name}`"]
+    return [*_broken_links(lab), *_broken_servers(lab, state)]
+
+
+def _reuse(lab: Layout, wanted: Options, directory: Path | None) -> bool:
+    """True when the lab is whole, or could be made whole without building it anew."""
+    state = read_state(lab)
+    if state is None or not lab.inventory.exists() or _broken_links(lab):
+        return False
+    if directory is not None and directory.resolve() != lab.directory:
+        return False
+    if (state.options.mtu, state.options.txqueuelen) != (wanted.mtu, wanted.txqueuelen):
+        return False
+    if _broken_servers(lab, state):
+        _start_servers(lab, state)
+    if state.options != wanted:  # only the sensor's size: lab.toml alone says it
+        write_state(lab, State(wanted, state.subnets))
+        write_inventory(lab, State(wanted, state.subnets))
+    return True
+
+
+def _build(lab: Layout, options: Options, directory: Path | None) -> None:
+    _make_directory(lab, directory)
+    generator, sensor = subnets.pick(2, subnets.taken())
+    state = State(options, (generator, sensor))
+    write_state(lab, state)
+    spaces = lab.namespaces
+    for space in spaces.all():
+        net.run(["ip", "netns", "add", space])
+        net.run(["ip", "-n", space, "link", "set", "lo", "up"])
+    for space in (spaces.generator, spaces.sensor):
+        for scope in ("all", "default"):  # IPv6 would announce itself on the test link
+            net.kernel_setting(space, f"net/ipv6/conf/{scope}/disable_ipv6", "1")
+    test_link(spaces, options)
+    recording_link(spaces, options)
+    pairs = zip(lab.management, (spaces.generator, spaces.sensor), state.subnets, strict=True)
+    for interface, space, subnet in pairs:
+        management_link(interface, space, subnet)
+    for role in ("generator", "sensor"):
+        lab.workdir(role).mkdir(exist_ok=True)
+    _start_servers(lab, state)
+    write_inventory(lab, state)
+
+
+def _start_servers(lab: Layout, state: State) -> None:
+    authorized = make_keys(lab.directory / "client_ed25519", f"probebench {lab.name}")
+    if not _PRIVSEP.exists():
+        _MADE_PRIVSEP.touch()
+    known = []
+    for role, subnet in zip(("generator", "sensor"), state.subnets, strict=True):
+        server = lab.server(role, subnet, authorized)
+        if server.pid is None or not server.answers():
+            server.stop()
+            server.start()
+        known.append(f"{server.address} {server.host_key()}\n")
+    write_file(lab.directory / "known_hosts", "".join(known))
+
+
+def _broken_links(lab: Layout) -> list[str]:
+    spaces = lab.namespaces
+    there = net.namespaces()
+    wrong = [f"namespace {space} is missing" for space in spaces.all() if space not in there]
+    if wrong:
+        return wrong
+    expected: list[tuple[str, str | None]] = [
+        ("tx0", spaces.generator),
+        ("rx0", spaces.sensor),
+        ("cl0", spaces.client),
+        ("sv0", spaces.server),
+        ("mg0", spaces.generator),
+        ("mg0", spaces.sensor),
+        *((interface, None) for interface in lab.management),
+    ]
+    for interface, space in expected:
+        where = [] if space is None else ["-n", space]
+        done = net.run(["ip", *where, "-j", "link", "show", interface], check=False)
+        if done.returncode != 0:
+            wrong.append(f"{interface} is missing in {space or 'the root namespace'}")
+        elif "LOWER_UP" not in json.loads(done.stdout)[0]["flags"]:
+            wrong.append(f"{interface} is down in {space or 'the root namespace'}")
+    return wrong
+
+
+def _broken_servers(lab: Layout, state: State) -> list[str]:
+    wrong = []
+    for role, subnet in zip(("generator", "sensor"), state.subnets, strict=True):
+        server = lab.server(role, subnet)
+        if server.pid is None:
+            wrong.append(f"sshd of the {role} does not run")
+        elif not server.answers():
+            wrong.append(f"sshd of the {role} does not answer on {server.address}")
+    return wrong
+
+
+def _remove(lab: Layout) -> None:
+    """Take away whatever there is; every step stands alone, so that a half-built lab goes too."""
+    for role in ("gen", "sen"):  # a daemon whose namespace lost its name is found by its pid file
+        Server("", lab.directory / f"sshd-{role}", "", "").stop()
+    for space in lab.namespaces.all():
+        net.end_processes(net.processes_in(space))
+    for interface in lab.management:  # in this order: the peer goes at once, the namespace later
+        net.delete_link(interface)
+    for space in lab.namespaces.all():
+        net.delete_namespace(space)
+        shutil.rmtree(Path("/etc/netns") / space, ignore_errors=True)
+    for leftover in Path("/dev/shm").glob(f"probebench-{lab.name}-*"):
+        leftover.unlink(missing_ok=True)
+    directory = lab.directory
+    if lab.link.is_symlink():
+        lab.link.unlink()
+        if not (directory / "state.json").exists():
+            return  # not ours any more
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def _make_directory(lab: Layout, directory: Path | None) -> None:
+    if directory is not None and directory.resolve() != lab.link:
+        if directory.exists() and any(directory.iterdir()):
+            raise LabError(f"--dir {directory}: not empty; name a new or an empty directory")
+        directory.mkdir(parents=True, exist_ok=True)
+        lab.link.symlink_to(directory.resolve())
+    lab.directory.mkdir(exist_ok=True)
+    lab.directory.chmod(0o755)
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One `up` or `down` at a time on a machine: two would pick the same subnets."""
+    path = RUN_DIR / ".lock"
+    while True:
+        RUN_DIR.mkdir(mode=0o755, exist_ok=True)
+        with path.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):  # the last `down` took the file away: once more
+                if path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
+                    yield
+                    return
+
+
+def _forget_run_dir() -> None:
+    """Remove what the labs share once the last is gone; called under the lock."""
+    if names():
+        return
+    if _MADE_PRIVSEP.exists():
+        with suppress(OSError):
+            _PRIVSEP.rmdir()
+        _MADE_PRIVSEP.unlink()
+    (RUN_DIR / ".lock").unlink(missing_ok=True)
+    with suppress(OSError):
+        RUN_DIR.rmdir()

@@ -1,0 +1,108 @@
+"""Names of a virtual lab: everything follows from the lab's own name.
+
+Nothing else has to be remembered to find a lab, whole or half-built, and to take it away.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.sshd import Server
+
+__all__ = ["DEFAULT_RULES", "RUN_DIR", "Layout", "Namespaces", "Options", "layout"]
+
+RUN_DIR = Path("/run/probebench")
+DEFAULT_RULES = Path(__file__).resolve().parent.parent / "profiles" / "demo.rules"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a lab is built: MTU of its links (bytes), and the size of the sensor."""
+
+    mtu: int = 1500
+    txqueuelen: int = 1000
+    workers: int = 1
+    ring_size: int = 2048
+    rules: Path = DEFAULT_RULES
+
+
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """Names of a lab's four network namespaces."""
+
+    generator: str
+    sensor: str
+    client: str
+    server: str
+
+    def all(self) -> tuple[str, ...]:
+        """The four names."""
+        return (self.generator, self.sensor, self.client, self.server)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Every name that follows from a lab's name: nothing else has to be remembered to find it."""
+
+    name: str
+
+    @property
+    def namespaces(self) -> Namespaces:
+        """The lab's namespaces, `pb-<name>-…`."""
+        return Namespaces(*(f"pb-{self.name}-{role}" for role in ("gen", "sen", "cli", "srv")))
+
+    @property
+    def link(self) -> Path:
+        """Where the state directory is found: it, or a symbolic link to it."""
+        return RUN_DIR / self.name
+
+    @property
+    def directory(self) -> Path:
+        """The state directory."""
+        return self.link.resolve()
+
+    @property
+    def inventory(self) -> Path:
+        """The inventory that `up` writes."""
+        return self.directory / "lab.toml"
+
+    @property
+    def state(self) -> Path:
+        """Options and management subnets, for `up` again; also marks the directory as ours."""
+        return self.directory / "state.json"
+
+    @property
+    def management(self) -> tuple[str, str]:
+        """Root-side interfaces to generator and sensor: at most 15 characters (IFNAMSIZ − 1)."""
+        short = self.name
+        if len(short) > 11:
+            short = f"{short[:4]}-{sha256(short.encode()).hexdigest()[:6]}"
+        return (f"pbg-{short}", f"pbs-{short}")
+
+    def workdir(self, role: str) -> Path:
+        """Working directory of the host "generator" or "sensor"."""
+        return self.directory / role[:3]
+
+    def server(self, role: str, subnet: IPv4Network, authorized: str = "") -> Server:
+        """The sshd of the host "generator" or "sensor"."""
+        namespace = getattr(self.namespaces, role)
+        return Server(
+            namespace,
+            self.directory / f"sshd-{role[:3]}",
+            str(subnet.broadcast_address - 1),
+            authorized,
+        )
+
+
+def layout(name: str = "default") -> Layout:
+    """The names of a lab. Raises LabError when the name itself is unfit."""
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,22}[a-z0-9])?", name):
+        raise LabError(
+            f"lab name {name!r}: use 1 to 24 of a-z, 0-9 and '-', no '-' at either end"
+        )
+    return Layout(name)

@@ -1,0 +1,48 @@
+"""Links of the virtual lab, each as quiet and as honest as a wire."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+from lab import netns_tools as net
+from lab.virtual_layout import Namespaces, Options
+
+__all__ = ["management_link", "recording_link", "test_link"]
+
+
+def test_link(spaces: Namespaces, options: Options) -> None:
+    """tx0 ═ rx0: no address, no ARP, no IPv6, no multicast; what is not sent is not there."""
+    ends = (("tx0", spaces.generator), ("rx0", spaces.sensor))
+    net.add_veth(*ends)
+    for interface, space in ends:
+        for key, value in (("disable_ipv6", "1"), ("accept_ra", "0"), ("accept_dad", "0")):
+            net.kernel_setting(space, f"net/ipv6/conf/{interface}/{key}", value)
+        net.run(["ip", "-n", space, "link", "set", interface, "addrgenmode", "none"], check=False)
+        _set_up(space, interface, options, "arp", "off", "multicast", "off")
+
+
+def recording_link(spaces: Namespaces, options: Options) -> None:
+    """cl0 ─ sv0: addresses are the recorder's business; neither end talks by itself."""
+    ends = (("cl0", spaces.client), ("sv0", spaces.server))
+    net.add_veth(*ends)
+    for interface, space in ends:
+        for key, value in (("accept_ra", "0"), ("accept_dad", "0"), ("router_solicitations", "0")):
+            net.kernel_setting(space, f"net/ipv6/conf/{interface}/{key}", value)
+        net.run(["ip", "-n", space, "link", "set", interface, "addrgenmode", "none"], check=False)
+        _set_up(space, interface, options)
+
+
+def _set_up(space: str, interface: str, options: Options, *flags: str) -> None:
+    size = ["mtu", str(options.mtu), "txqueuelen", str(options.txqueuelen)]
+    net.offloads_off(space, interface)
+    net.run(["ip", "-n", space, "link", "set", interface, *size, *flags, "up"])
+
+
+def management_link(interface: str, space: str, subnet: IPv4Network) -> None:
+    """A veth pair from the root namespace; its first address is ours, its second the host's."""
+    ours, theirs = subnet.hosts()
+    net.add_veth((interface, None), ("mg0", space))
+    net.kernel_setting(None, f"net/ipv6/conf/{interface}/disable_ipv6", "1")
+    for name, where, address in ((interface, [], ours), ("mg0", ["-n", space], theirs)):
+        net.run(["ip", *where, "addr", "add", f"{address}/{subnet.prefixlen}", "dev", name])
+        net.run(["ip", *where, "link", "set", name, "up"])
