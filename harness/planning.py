@@ -25,15 +25,13 @@ def plan(corpus: Corpus, load: Load, first_iteration: int) -> Schedule:
 
     Raises ConfigError when the duration is too short for one iteration.
     """
-    size, share = (
-        (corpus.packets, "packets") if load.axis == "pps" else (corpus.flows, "flows")
-    )
+    size, share = (corpus.packets, "packets") if load.axis == "pps" else (corpus.flows, "flows")
     every = size / load.value
     iterations = math.floor(load.duration / every + 1e-9)
     if iterations < 1:
         raise ConfigError(
-            f"load {load.value:g} {load.axis} for {load.duration:g} s is less than one iteration of "
-            f"the corpus ({size} {share}): it needs at least {every:.3g} s"
+            f"load {load.value:g} {load.axis} for {load.duration:g} s is less than one iteration "
+            f"of the corpus ({size} {share}): it needs at least {every:.3g} s"
         )
     in_flight = corpus.span_s / every
     if load.axis == "pps":

@@ -1,7 +1,14 @@
-"""`probebench corpus …`."""
+"""`probebench corpus …`: captures in, captures and tables out."""
 
 from __future__ import annotations
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+from harness.cli import corpus_flows, corpus_label, corpus_rewrite
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Prepare replay corpora from captures.")
+corpus_flows.register(app)
+corpus_label.register(app)
+corpus_rewrite.register(app)

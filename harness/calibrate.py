@@ -1,0 +1,76 @@
+"""Choosing the loads of a sweep from a short look at this sensor, on this machine.
+
+One trial overloads the sensor. The capacity is what it still analysed per second while the
+generator was sending; the loads are multiples of it. If the generator cannot overload the sensor,
+the loads end at what the generator can send, and the run says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.errors import GeneratorFailed, SensorFailed
+from harness.model import Corpus
+from harness.profile import AutoLoads, LoadSpec
+from harness.results import Trial
+
+__all__ = ["Calibration", "choose_loads"]
+
+# The generator's top rate was seen once, for a few seconds: stay below it.
+HEADROOM = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the calibration found: packets/s analysed when overloaded, and the generator's top."""
+
+    capacity_pps: float
+    generator_pps: float
+    overloaded: bool
+    loads: tuple[float, ...]
+
+    def sentence(self) -> str:
+        """One line for the log and the report."""
+        text = (
+            f"calibration: the sensor analysed {self.capacity_pps:,.0f} packets/s while "
+            f"{self.generator_pps:,.0f} were offered"
+        )
+        if not self.overloaded:
+            text += "; it was not overloaded, so the loads end at what this generator can send"
+        return text
+
+
+def choose_loads(trial: Trial, spec: LoadSpec, corpus: Corpus) -> Calibration:
+    """Turn a calibration trial into loads, in the unit of the profile's axis.
+
+    Raises GeneratorFailed or SensorFailed when the calibration trial itself failed.
+    """
+    if trial.failure is not None:
+        kind = SensorFailed if trial.failure.what.startswith("sensor") else GeneratorFailed
+        raise kind(f"calibration: {trial.failure.message}")
+    if trial.sent is None or trial.ledger is None or trial.ledger.analysed is None:
+        raise SensorFailed(
+            "calibration needs a sensor that counts the packets it analysed; give "
+            "load.values in the profile instead"
+        )
+    offered = trial.sent.packets / trial.sent.seconds
+    analysed = trial.ledger.analysed / trial.sent.seconds
+    overloaded = trial.ledger.analysed < 0.95 * trial.sent.packets
+    top = HEADROOM * offered
+    loads = _spread(spec.auto, analysed if overloaded else top / spec.auto.highest, top)
+    if spec.axis == "flows":
+        loads = tuple(load * corpus.flows / corpus.packets for load in loads)
+    return Calibration(analysed, offered, overloaded, tuple(_round(load) for load in loads))
+
+
+def _spread(auto: AutoLoads, capacity: float, top: float) -> tuple[float, ...]:
+    """Evenly spaced multiples of the capacity, none above `top`."""
+    low, high = auto.lowest * capacity, min(auto.highest * capacity, top)
+    step = (high - low) / (auto.points - 1)
+    return tuple(low + i * step for i in range(auto.points))
+
+
+def _round(value: float) -> float:
+    """Two or three significant digits, so that a load is a number one can say."""
+    digits = 2 - len(str(int(value))) if value >= 100 else 1
+    return float(round(value, digits + 1 if value >= 100 else 1))

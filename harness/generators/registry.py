@@ -1,0 +1,28 @@
+"""Which generators there are: one line a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.errors import ConfigError
+from harness.generators.base import Generator
+from harness.generators.tcpreplay import TcpreplayGenerator
+from lab.host import Host
+from lab.inventory import GeneratorSpec
+
+__all__ = ["DRIVERS", "make_generator"]
+
+DRIVERS: dict[str, Callable[[Host, GeneratorSpec], Generator]] = {
+    "tcpreplay": TcpreplayGenerator,
+}
+
+
+def make_generator(host: Host, spec: GeneratorSpec) -> Generator:
+    """The generator an inventory names. Raises ConfigError for an unknown driver."""
+    try:
+        return DRIVERS[spec.driver](host, spec)
+    except KeyError:
+        known = ", ".join(sorted(DRIVERS))
+        raise ConfigError(
+            f"generator.driver = {spec.driver!r} is not known; known drivers: {known}"
+        ) from None

@@ -1,0 +1,143 @@
+"""A lab made ready for trials: connections, guards, corpus, reference, generator and sensor.
+
+Everything that can be refused is refused here, before the first packet is sent.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.corpus import CorpusFiles, address_plan, describe, rehearse
+from harness.errors import ConfigError
+from harness.generators.registry import make_generator
+from harness.model import Corpus
+from harness.profile import Profile
+from harness.progress import Progress
+from harness.reference import reference_for
+from harness.results import RunDir, RunInfo
+from harness.sensors.registry import make_sensor
+from harness.trial import Port, Rig
+from lab.connect import connect_lab
+from lab.facts import facts
+from lab.guards import check_transmit
+from lab.host import Host
+from lab.inventory import Inventory
+from pcap_tools.plan import AddressPlan, invert_many
+
+__all__ = ["Session", "open_session", "run_name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open lab with everything prepared; `rig` is what trials use."""
+
+    rig: Rig
+    corpus: Corpus
+    plan: AddressPlan
+    run: RunDir
+    info: RunInfo
+    hosts: dict[str, Host]
+    inventory: Inventory
+
+
+def run_name(profile: Profile, inventory: Inventory) -> str:
+    """`<UTC time>-<profile>-<sensor>`, the name of a run's directory."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{stamp}-{profile.name}-{inventory.sensor.driver}"
+
+
+@contextmanager
+def open_session(
+    profile: Profile,
+    inventory: Inventory,
+    files: CorpusFiles,
+    run: RunDir,
+    progress: Progress,
+) -> Iterator[Session]:
+    """Connect, check, ship, label; close everything at the end, whatever happened.
+
+    A run directory that already has a `run.json` is continued: its key and loads are used again,
+    and a different corpus or profile is refused. Raises ConfigError, GuardError, LabError,
+    GeneratorFailed, SensorFailed.
+    """
+    earlier = run.info() if (run.path / "run.json").exists() else None
+    key = profile.corpus.key or secrets.token_hex(16)
+    if earlier is not None:
+        key = earlier.seeds["permutation_key"]
+    with ExitStack() as stack:
+        hosts = stack.enter_context(connect_lab(inventory))
+        spec = inventory.generator
+        if profile.generator is not None:
+            spec = spec.model_copy(update={"driver": profile.generator})
+        transmit = Port(hosts[spec.host], spec.interface)
+        receive = Port(hosts[inventory.sensor.host], inventory.sensor.interface)
+        check_transmit(transmit.host, inventory.hosts[spec.host], spec.interface)
+        generator, sensor = (
+            make_generator(transmit.host, spec),
+            make_sensor(receive.host, inventory.sensor),
+        )
+        stack.callback(sensor.stop)
+        stack.callback(generator.stop)
+        if profile.load.axis not in generator.axes:
+            raise ConfigError(
+                f"profile {profile.name}: generator {generator.name} cannot set the axis "
+                f"{profile.load.axis!r}; it can set {', '.join(generator.axes)}"
+            )
+        progress.say("sensor: checking that it runs and that its rules load")
+        sensor.check()
+        progress.say("corpus: dimensions, then to the generator host by digest")
+        corpus = describe(files.capture, inventory.sensor.home, key, profile.corpus.max_gap)
+        if earlier is not None:
+            _same(earlier, profile, corpus, run.path)
+        plan = address_plan(files.capture, inventory.sensor.home, key)
+        reference = reference_for(files, corpus, receive.host, inventory.sensor, progress)
+        rehearse(corpus, plan, reference, receive.host, inventory.sensor)
+        generator.prepare(corpus)
+        info = earlier or RunInfo(
+            profile=profile.model_dump(mode="json"),
+            inventory=inventory.model_dump(mode="json"),
+            corpus={**asdict(corpus), "path": files.capture.name, "clean": files.clean_report()},
+            reference=asdict(reference),
+            hosts={name: facts(host) for name, host in hosts.items()},
+            tools={"probebench": harness.__version__, "python": platform.python_version()},
+            seeds={"permutation_key": key},
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            sensor=f"{sensor.name} {sensor.version}",
+        )
+        run.write_info(info)
+        (run.path / "plan.json").write_text(plan.to_json() + "\n")
+        rig = Rig(
+            generator=generator,
+            sensor=sensor,
+            transmit=transmit,
+            receive=receive,
+            reference=reference,
+            invert=lambda addresses: invert_many(plan, addresses),
+            directory=run.path,
+            progress=progress,
+            settle_timeout=profile.settle_timeout,
+        )
+        yield Session(rig, corpus, plan, run, info, hosts, inventory)
+
+
+def _same(earlier: RunInfo, profile: Profile, corpus: Corpus, where: Path) -> None:
+    asked: dict[str, Any] = profile.model_dump(mode="json")
+    if earlier.corpus.get("digest") != corpus.digest:
+        raise ConfigError(
+            f"{where}: was made with corpus {str(earlier.corpus.get('digest'))[:12]}…, this one is "
+            f"{corpus.digest[:12]}…; resume with the same corpus or start a new run"
+        )
+    if earlier.profile != asked:
+        keys = sorted(k for k in asked if earlier.profile.get(k) != asked[k])
+        raise ConfigError(
+            f"{where}: the profile has changed since ({', '.join(keys)}); resume with the same "
+            "profile or start a new run"
+        )

@@ -1,0 +1,230 @@
+"""One trial: a known state, counters, load, settling, counters and alerts, score.
+
+The order is the experiment's: nothing reads the sensor while it is loaded but the live line, and
+whatever fails is named and never becomes a number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from harness import gates, ledger
+from harness.detection import score
+from harness.errors import GeneratorFailed, SensorFailed
+from harness.generators.base import Generator
+from harness.model import Counters, Detection, Failure, InterfaceCounters, Load, Reference, Schedule
+from harness.progress import Progress, count
+from harness.results import Phase, Trial
+from harness.sensors.base import Live, Sensor
+from lab.facts import interface_statistics
+from lab.host import Host
+
+__all__ = ["Rig", "TrialSpec", "interface_counters", "run_trial"]
+
+Invert = Callable[[list[str]], list[tuple[int, str] | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An interface on a host."""
+
+    host: Host
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """Everything a trial needs and that stays the same from trial to trial."""
+
+    generator: Generator
+    sensor: Sensor
+    transmit: Port
+    receive: Port
+    reference: Reference
+    invert: Invert
+    directory: Path
+    progress: Progress
+    settle_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """What is asked of one trial; `first_iteration` makes its addresses fresh in the run."""
+
+    name: str
+    phase: Phase
+    load: Load
+    first_iteration: int
+    repeat: int = 0
+    method: str = "fresh"
+
+
+def interface_counters(port: Port) -> InterfaceCounters:
+    """Read /sys/class/net/<if>/statistics of a port."""
+    read = interface_statistics(port.host, port.interface)
+    return InterfaceCounters(
+        rx_packets=read["rx_packets"],
+        rx_bytes=read["rx_bytes"],
+        rx_dropped=read["rx_dropped"],
+        rx_missed=read["rx_missed_errors"],
+        rx_errors=read["rx_errors"],
+        tx_packets=read["tx_packets"],
+        tx_bytes=read["tx_bytes"],
+        tx_dropped=read["tx_dropped"],
+        tx_errors=read["tx_errors"],
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def run_trial(rig: Rig, spec: TrialSpec, generator: Generator | None = None) -> Trial:
+    """Run one trial to its end and return its record (not yet stored).
+
+    A generator or sensor that fails gives a record with `failure` set. Errors of the connection
+    (lab.errors.LabError) and interruptions are raised, after both were stopped.
+    """
+    source = generator or rig.generator
+    trial = Trial(
+        name=spec.name,
+        phase=spec.phase,
+        repeat=spec.repeat,
+        method=spec.method,
+        started=_now(),
+        ended="",
+        load=spec.load,
+        schedule=source.plan(spec.load, spec.first_iteration),
+        state=rig.sensor.state,
+    )
+    try:
+        trial = _measure(rig, source, trial)
+    except GeneratorFailed as error:
+        trial = replace(trial, failure=Failure("generator-failed", str(error)))
+    except SensorFailed as error:
+        trial = replace(trial, failure=Failure("sensor-failed", str(error)))
+    finally:
+        source.stop()
+        rig.sensor.stop()
+    trial = replace(trial, ended=_now())
+    return replace(trial, gates=gates.evaluate(trial, _context(rig)))
+
+
+def _context(rig: Rig) -> gates.Context:
+    return gates.Context(
+        capabilities=rig.sensor.capabilities,
+        co_located=rig.transmit.host.name == rig.receive.host.name,
+    )
+
+
+def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
+    sensor = rig.sensor
+    sensor.prepare()
+    before = sensor.snapshot()
+    nic0, port0 = interface_counters(rig.receive), interface_counters(rig.transmit)
+    source.start(trial.schedule)
+    _watch(rig, source, trial)
+    sent = source.finish()
+    settled = sensor.settle(rig.settle_timeout)
+    nic = interface_counters(rig.receive).since(nic0)
+    port = interface_counters(rig.transmit).since(port0)
+    after = sensor.finish()
+    sent = replace(sent, wire_packets=port.tx_packets, wire_bytes=port.tx_bytes)
+    account = ledger.build(sent, nic, before, after, sensor.capabilities)
+    trial = replace(
+        trial,
+        sent=sent,
+        before=before,
+        after=after,
+        nic=nic,
+        port=port,
+        settled=settled,
+        ledger=account,
+        drop_rate=ledger.drop_rate(account),
+        sensor_cpu_s=getattr(sensor, "cpu_seconds", None),
+    )
+    if sensor.capabilities.alerts:
+        trial = replace(trial, detection=_score(rig, trial, after))
+    sensor.collect(rig.directory / "logs" / trial.name)
+    return trial
+
+
+def _score(rig: Rig, trial: Trial, after: Counters) -> Detection:
+    schedule = trial.schedule
+    if trial.method == "fresh":
+        first, number = schedule.first_iteration, schedule.iterations
+        return score(rig.sensor.alerts(), rig.reference, rig.invert, first, number)
+    return naive_score(rig, schedule)
+
+
+def naive_score(rig: Rig, schedule: Schedule) -> Detection:
+    """Score a replay whose copies cannot be told apart: alerts raised against alerts due.
+
+    Only good where no rule has a threshold; used for the comparison of replay methods alone.
+    """
+    due = schedule.iterations * len(rig.reference.due)
+    raised = sum(1 for _ in rig.sensor.alerts())
+    expected = schedule.iterations * rig.reference.raised
+    rate = min(1.0, raised / expected) if expected else 0.0
+    return Detection(
+        due=due,
+        detected=round(rate * due),
+        rate=rate,
+        low=rate,
+        high=rate,
+        raised=raised,
+        repeated=0,
+        unexpected=0,
+        unmapped=0,
+        by_signature=(),
+    )
+
+
+def _watch(rig: Rig, source: Generator, trial: Trial) -> None:
+    """Follow the sending: one line and one row of `timeline.csv` a second."""
+    start = time.monotonic()
+    tick = 0
+    with _timeline(rig) as rows:
+        while True:
+            state = source.progress()
+            live = rig.sensor.live()
+            elapsed = time.monotonic() - start
+            _row(rows, trial.name, elapsed, state.packets, live)
+            rig.progress.live(_line(trial, elapsed, state.packets, live))
+            if state.done:
+                return
+            tick += 1
+            while (left := start + tick - time.monotonic()) > 0:
+                time.sleep(min(left, 0.1))
+                if left > 0.15 and source.progress().done:
+                    break
+
+
+def _timeline(rig: Rig) -> TextIO:
+    path = rig.directory / "timeline.csv"
+    fresh = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = path.open("a", buffering=1)
+    if fresh:
+        rows.write("trial,t_s,sent,received,dropped,alerts\n")
+    return rows
+
+
+def _row(rows: TextIO, name: str, elapsed: float, sent: int, live: Live) -> None:
+    cells = ["" if v is None else str(v) for v in (live.received, live.dropped, live.alerts)]
+    rows.write(f"{name},{elapsed:.3f},{sent},{','.join(cells)}\n")
+
+
+def _line(trial: Trial, elapsed: float, sent: int, live: Live) -> str:
+    unit = "pps" if trial.load.axis == "pps" else "flows/s"
+    return (
+        f"{trial.name:>8} {trial.method:<9} {count(trial.load.value):>7} {unit} "
+        f"{elapsed:5.1f}/{trial.schedule.seconds:.0f} s  sent {count(sent):>7}  "
+        f"received {count(live.received):>7}  dropped {count(live.dropped):>7}  "
+        f"alerts {count(live.alerts):>7}"
+    )
