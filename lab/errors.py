@@ -2,6 +2,7 @@
 
 LabError                       exit status 3
  ├─ InventoryError             exit status 2: lab.toml is wrong (file and key are named)
+ ├─ OptionError                exit status 2: an option has a value that makes no sense
  ├─ GuardError                 exit status 2: refused before anything was sent
  ├─ MissingTool                exit status 3: a program or a right is missing on a host
  ├─ ConnectError               the host cannot be reached or did not let us in
@@ -29,6 +30,7 @@ __all__ = [
     "InventoryError",
     "LabError",
     "MissingTool",
+    "OptionError",
 ]
 
 
@@ -40,6 +42,12 @@ class LabError(Exception):
 
 class InventoryError(LabError):
     """The inventory file is wrong."""
+
+    exit_status = 2
+
+
+class OptionError(LabError):
+    """An option has a value that makes no sense; the option is named."""
 
     exit_status = 2
 
