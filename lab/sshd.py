@@ -63,7 +63,7 @@ class Server:
         return " ".join(line.split()[:2])
 
     def start(self) -> None:
-        """Write the files, start the daemon, and wait until it answers. Raises LabError."""
+        """Write the files, start the daemon, and wait until it listens. Raises LabError."""
         sshd = require_tools("the virtual lab", ["sshd", "ssh-keygen"])["sshd"]
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
@@ -93,7 +93,7 @@ class Server:
         self.pid_file.unlink(missing_ok=True)
 
     def answers(self) -> bool:
-        """True when an SSH banner comes from the address."""
+        """True when an SSH banner comes from the address (as seen from the root namespace)."""
         with suppress(OSError), socket.create_connection((self.address, PORT), 1.0) as link:
             return link.recv(4) == b"SSH-"
         return False
@@ -101,12 +101,12 @@ class Server:
     def _wait(self, seconds: float = 5.0) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            if self.pid is not None and self.answers():
+            if self.pid is not None:  # sshd writes its pid file after it listens
                 return
             time.sleep(0.02)
         last = self.log.read_text().strip().splitlines()[-1:] if self.log.exists() else []
         raise LabError(
-            f"sshd in {self.namespace} does not answer on {self.address} within {seconds:g} s: "
+            f"sshd in {self.namespace} does not listen on {self.address} within {seconds:g} s: "
             f"{last[0] if last else 'its log is empty'} ({self.log})"
         )
 

@@ -13,7 +13,6 @@ labs can live on a machine, and `down` finds every trace even of a half-built on
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -23,8 +22,10 @@ from pathlib import Path
 
 from lab import netns_tools as net
 from lab import subnets
-from lab.errors import LabError
+from lab.errors import OptionError
 from lab.sshd import Server, make_keys
+from lab.status import status
+from lab.virtual_checks import broken_links, broken_servers, problems
 from lab.virtual_files import State, read_state, write_file, write_inventory, write_state
 from lab.virtual_layout import RUN_DIR, Layout, Namespaces, Options, layout
 from lab.virtual_links import management_link, recording_link, test_link
@@ -39,6 +40,7 @@ __all__ = [
     "layout",
     "names",
     "problems",
+    "status",
     "up",
 ]
 
@@ -53,7 +55,7 @@ def up(
     """Build the lab, or verify and repair it; returns the path of its lab.toml.
 
     A lab that is whole and has these options is left alone. One that only lost an sshd gets it
-    back; anything else broken is taken down and built anew. Raises LabError and MissingTool; a
+    back; anything else broken is taken down and built anew. Raises LabError; a
     failed or interrupted build leaves nothing behind.
     """
     lab = layout(name)
@@ -115,25 +117,16 @@ def exists(name: str = "default") -> bool:
     )
 
 
-def problems(name: str = "default") -> list[str]:
-    """What is missing or broken in a lab, one line each; empty when it is whole."""
-    lab = layout(name)
-    state = read_state(lab)
-    if state is None or not lab.inventory.exists():
-        return [f"{lab.state}: no lab {name!r} here; run `probebench lab up --name {name}`"]
-    return [*_broken_links(lab), *_broken_servers(lab, state)]
-
-
 def _reuse(lab: Layout, wanted: Options, directory: Path | None) -> bool:
     """True when the lab is whole, or could be made whole without building it anew."""
     state = read_state(lab)
-    if state is None or not lab.inventory.exists() or _broken_links(lab):
+    if state is None or not lab.inventory.exists() or broken_links(lab):
         return False
     if directory is not None and directory.resolve() != lab.directory:
         return False
     if (state.options.mtu, state.options.txqueuelen) != (wanted.mtu, wanted.txqueuelen):
         return False
-    if _broken_servers(lab, state):
+    if broken_servers(lab, state):
         _start_servers(lab, state)
     if state.options != wanted:  # only the sensor's size: lab.toml alone says it
         write_state(lab, State(wanted, state.subnets))
@@ -178,42 +171,6 @@ def _start_servers(lab: Layout, state: State) -> None:
     write_file(lab.directory / "known_hosts", "".join(known))
 
 
-def _broken_links(lab: Layout) -> list[str]:
-    spaces = lab.namespaces
-    there = net.namespaces()
-    wrong = [f"namespace {space} is missing" for space in spaces.all() if space not in there]
-    if wrong:
-        return wrong
-    expected: list[tuple[str, str | None]] = [
-        ("tx0", spaces.generator),
-        ("rx0", spaces.sensor),
-        ("cl0", spaces.client),
-        ("sv0", spaces.server),
-        ("mg0", spaces.generator),
-        ("mg0", spaces.sensor),
-        *((interface, None) for interface in lab.management),
-    ]
-    for interface, space in expected:
-        where = [] if space is None else ["-n", space]
-        done = net.run(["ip", *where, "-j", "link", "show", interface], check=False)
-        if done.returncode != 0:
-            wrong.append(f"{interface} is missing in {space or 'the root namespace'}")
-        elif "LOWER_UP" not in json.loads(done.stdout)[0]["flags"]:
-            wrong.append(f"{interface} is down in {space or 'the root namespace'}")
-    return wrong
-
-
-def _broken_servers(lab: Layout, state: State) -> list[str]:
-    wrong = []
-    for role, subnet in zip(("generator", "sensor"), state.subnets, strict=True):
-        server = lab.server(role, subnet)
-        if server.pid is None:
-            wrong.append(f"sshd of the {role} does not run")
-        elif not server.answers():
-            wrong.append(f"sshd of the {role} does not answer on {server.address}")
-    return wrong
-
-
 def _remove(lab: Layout) -> None:
     """Take away whatever there is; every step stands alone, so that a half-built lab goes too."""
     for role in ("gen", "sen"):  # a daemon whose namespace lost its name is found by its pid file
@@ -239,7 +196,7 @@ def _remove(lab: Layout) -> None:
 def _make_directory(lab: Layout, directory: Path | None) -> None:
     if directory is not None and directory.resolve() != lab.link:
         if directory.exists() and any(directory.iterdir()):
-            raise LabError(f"--dir {directory}: not empty; name a new or an empty directory")
+            raise OptionError(f"--dir {directory}: not empty; name a new or an empty directory")
         directory.mkdir(parents=True, exist_ok=True)
         lab.link.symlink_to(directory.resolve())
     lab.directory.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from hashlib import sha256
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from lab.errors import LabError
+from lab.errors import OptionError
 from lab.sshd import Server
 
 __all__ = ["DEFAULT_RULES", "RUN_DIR", "Layout", "Namespaces", "Options", "layout"]
@@ -100,9 +100,9 @@ class Layout:
 
 
 def layout(name: str = "default") -> Layout:
-    """The names of a lab. Raises LabError when the name itself is unfit."""
+    """The names of a lab. Raises OptionError when the name itself is unfit."""
     if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,22}[a-z0-9])?", name):
-        raise LabError(
+        raise OptionError(
             f"lab name {name!r}: use 1 to 24 of a-z, 0-9 and '-', no '-' at either end"
         )
     return Layout(name)
