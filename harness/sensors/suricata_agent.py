@@ -1,0 +1,107 @@
+"""Our end of the sensor agent: its sample lines, read as they come."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lab.host import Process
+
+__all__ = ["Sample", "Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reading on the sensor host. `t` is its monotonic clock; CPU times are in seconds.
+
+    `rx` counts the interface's received packets, `received` and `dropped` are iface-stat's.
+    """
+
+    t: float
+    rx: int | None
+    received: int
+    dropped: int
+    alerts: int
+    cpu: float
+    workers: dict[str, float]
+    own_cpu: float
+
+
+class Watch:
+    """The agent's stream. Samples are kept: at two a second a day's worth is small."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._samples: list[Sample] = []
+        self.ready = False
+        self.ended = False
+        self.last_words = "the command socket does not answer"
+
+    def read(self) -> None:
+        """Take in what the agent has printed."""
+        ended = self._process.poll() is not None
+        for line in self._process.lines():
+            try:
+                message = json.loads(line)
+            except ValueError:
+                self.last_words = line.strip() or self.last_words
+                continue
+            if isinstance(message, dict):
+                self._take(message)
+        self.ended = self.ended or ended
+
+    def _take(self, message: dict[str, Any]) -> None:
+        event = message.get("event")
+        if event in ("ready", "sample"):
+            self._samples.append(
+                Sample(
+                    t=message["t"],
+                    rx=message["rx"],
+                    received=message["pkts"],
+                    dropped=message["drop"],
+                    alerts=message["alerts"],
+                    cpu=message["cpu"],
+                    workers=message["workers"],
+                    own_cpu=message["own_cpu"],
+                )
+            )
+            self.ready = True
+        elif event == "not-ready":
+            self.last_words = f"{message['captures']} capture sockets are running"
+            self.ended = True
+        elif event == "gone":
+            self.last_words = message["why"]
+            self.ended = True
+
+    @property
+    def count(self) -> int:
+        """Samples so far."""
+        return len(self._samples)
+
+    @property
+    def latest(self) -> Sample | None:
+        """The last sample."""
+        self.read()
+        return self._samples[-1] if self._samples else None
+
+    def since(self, mark: int) -> list[Sample]:
+        """Samples after the first `mark` ones."""
+        self.read()
+        return self._samples[mark:]
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """CPU time of the process between the first and the last sample."""
+        if not self._samples:
+            return None
+        return self._samples[-1].cpu - self._samples[0].cpu
+
+    @property
+    def own_cpu(self) -> float | None:
+        """CPU time of the agent itself."""
+        return self._samples[-1].own_cpu if self._samples else None
+
+    def stop(self) -> None:
+        """End the agent; idempotent."""
+        self._process.stop(1.0)
