@@ -26,6 +26,7 @@ __all__ = [
     "I64",
     "U8",
     "U64",
+    "as_int",
     "copy_bytes",
     "kernel",
     "load16",
@@ -51,6 +52,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def kernel(function: _F) -> _F:
     """Compile to machine code, cached on disk, without the interpreter lock."""
     return cast(_F, numba.njit(cache=True, nogil=True)(function))
+
+
+@kernel
+def as_int(value: Any) -> int:
+    """A number as int64: mixing uint64 with int64 would make it a float."""
+    return np.int64(value)  # type: ignore[return-value]
 
 
 def _loader(bits: int, result: types.Integer) -> Any:

@@ -1,0 +1,75 @@
+"""Internet checksums (RFC 1071), computed whole or carried along (RFC 1624).
+
+Sums are taken over 16-bit words in the machine's byte order: a one's complement sum does not depend
+on it (RFC 1071 §2(B)), as long as the result is stored the way it was loaded.
+
+When an iteration changes addresses, RFC 1624's equation 3, HC' = ~(~HC + ~m + m'), is split in two:
+~HC + ~m, the sum without the old addresses, is computed once a template; m', the sum of the new
+ones, once an address and iteration. What is left per packet is two additions and a fold.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from pcap_tools.kernels import kernel, load16, load64, load_u8, swap16
+
+__all__ = ["fold", "pseudo_sum", "sum_words", "sum_words_of", "without"]
+
+_ONES = np.uint64(0xFFFF)
+_TAIL = np.uint64(0 if sys.byteorder == "little" else 8)  # an odd last byte is padded behind
+
+
+@kernel
+def fold(total: np.uint64) -> np.uint64:
+    """A sum of 16-bit words reduced to 16 bits by end-around carry."""
+    sixteen = np.uint64(16)
+    while total >> sixteen:
+        total = (total & _ONES) + (total >> sixteen)
+    return total
+
+
+@kernel
+def sum_words(address: int, size: int) -> np.uint64:
+    """One's complement sum of `size` bytes at a memory address, folded to 16 bits."""
+    low = np.uint64(0xFFFFFFFF)
+    total = np.uint64(0)
+    position = 0
+    while position + 8 <= size:
+        word = load64(address + position)
+        total += (word & low) + (word >> np.uint64(32))
+        position += 8
+    while position + 2 <= size:
+        total += load16(address + position)
+        position += 2
+    if position < size:
+        total += load_u8(address + position) << _TAIL
+    return np.uint64(fold(total))
+
+
+@kernel
+def sum_words_of(word: np.uint64) -> np.uint64:
+    """One's complement sum of the four 16-bit words of one loaded word (not folded)."""
+    return np.uint64(
+        (word & _ONES)
+        + ((word >> np.uint64(16)) & _ONES)
+        + ((word >> np.uint64(32)) & _ONES)
+        + (word >> np.uint64(48))
+    )
+
+
+@kernel
+def pseudo_sum(protocol: int, size: int) -> np.uint64:
+    """What protocol and upper-layer length add to the pseudo-header's sum (RFC 9293, RFC 8200)."""
+    length = np.uint64(size)
+    return np.uint64(
+        swap16(np.uint64(protocol)) + swap16(length & _ONES) + swap16(length >> np.uint64(16))
+    )
+
+
+@kernel
+def without(total: np.uint64, part: np.uint64) -> np.uint64:
+    """`total` minus `part` in one's complement arithmetic, folded: total + ~part."""
+    return np.uint64(fold(total + (_ONES ^ fold(part))))
