@@ -113,7 +113,7 @@ def open_session(
             sensor=f"{sensor.name} {sensor.version}",
         )
         run.write_info(info)
-        (run.path / "plan.json").write_text(plan.to_json() + "\n")
+        plan.save(run.path / "plan.json")
         rig = Rig(
             generator=generator,
             sensor=sensor,

@@ -49,7 +49,7 @@ class Sweeper:
         source = generator or self.session.rig.generator
         spec = replace(spec, first_iteration=self.next_iteration)
         planned = source.plan(spec.load, spec.first_iteration)
-        capacity = self.session.plan.capacity()
+        capacity = self.session.plan.capacity
         self.next_iteration += planned.iterations
         if self.next_iteration > capacity:
             raise ConfigError(

@@ -1,0 +1,88 @@
+"""The first page's proof: one corpus, one modest load, four ways to replay it.
+
+What each way hides is not argued but measured: packets lost, flows the sensor saw, alerts due and
+alerts raised. The naive ways are what people do: `tcpreplay --loop`, with `--unique-ip`, and on the
+capture as it came, half-flows and all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.corpus import describe
+from harness.generators.base import Generator
+from harness.generators.tcpreplay import LoopReplay
+from harness.model import Corpus, Load
+from harness.results import Trial
+from harness.session import Session
+from harness.sweep import Sweeper
+from harness.trial import TrialSpec
+
+__all__ = ["BiasRow", "rows", "run_bias"]
+
+
+@dataclass(frozen=True, slots=True)
+class BiasRow:
+    """One line of the comparison; None where it was not measured."""
+
+    method: str
+    packets_lost: int | None
+    packets: int | None
+    flows_offered: int
+    flows_seen: int | None
+    alerts_due: int | None
+    alerts_raised: int | None
+
+
+def run_bias(sweeper: Sweeper, raw: Path | None, pps: float, seconds: float) -> list[Trial]:
+    """Replay the session's corpus three ways, and the uncleaned capture `raw` looped, if given.
+
+    Every way sends the same number of copies at `pps` packets/s.
+    """
+    session = sweeper.session
+    copies = max(1, int(seconds * pps / session.corpus.packets))
+    trials = []
+    if raw is not None:
+        uncleaned = describe(raw, session.corpus.home, session.corpus.key, None)
+        generator = _loop(session, uncleaned, unique=False)
+        trials.append(_replay(sweeper, "raw-loop", generator, uncleaned, copies, pps))
+    for method in ("loop", "unique-ip"):
+        generator = _loop(session, session.corpus, unique=method == "unique-ip")
+        trials.append(_replay(sweeper, method, generator, session.corpus, copies, pps))
+    trials.append(_replay(sweeper, "fresh", session.rig.generator, session.corpus, copies, pps))
+    return trials
+
+
+def _loop(session: Session, corpus: Corpus, *, unique: bool) -> Generator:
+    generator = LoopReplay(session.rig.transmit.host, session.inventory.generator, unique_ip=unique)
+    # tcpreplay's loops keep the capture's own gaps out of it: the rate alone paces them.
+    generator.prepare(replace(corpus, max_gap=None))
+    return generator
+
+
+def _replay(
+    sweeper: Sweeper, method: str, generator: Generator, corpus: Corpus, copies: int, pps: float
+) -> Trial:
+    load = Load("pps", pps, (copies + 0.5) * corpus.packets / pps)
+    return sweeper.trial(TrialSpec(f"b-{method}", "bias", load, 0, method=method), generator)
+
+
+def rows(trials: list[Trial]) -> list[BiasRow]:
+    """The comparison as a table, in the order of the trials."""
+    return [
+        BiasRow(
+            method=trial.method,
+            packets_lost=(
+                trial.sent.packets - trial.ledger.analysed
+                if trial.sent and trial.ledger and trial.ledger.analysed is not None
+                else None
+            ),
+            packets=trial.sent.packets if trial.sent else None,
+            flows_offered=trial.schedule.flows,
+            flows_seen=trial.after.flows if trial.after else None,
+            alerts_due=trial.detection.due if trial.detection else None,
+            alerts_raised=trial.detection.raised if trial.detection else None,
+        )
+        for trial in trials
+    ]
