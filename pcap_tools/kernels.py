@@ -25,6 +25,7 @@ __all__ = [
     "I32",
     "I64",
     "U8",
+    "U32",
     "U64",
     "as_int",
     "copy_bytes",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 U8 = npt.NDArray[np.uint8]
+U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -114,19 +116,24 @@ swap32 = _swapper(32)
 swap64 = _swapper(64)
 
 
-@intrinsic
-def copy_bytes(typing: Any, target: Any, source: Any, size: Any) -> Any:
-    """memcpy(3) between two addresses; the areas do not overlap."""
+def _copier() -> Any:
+    @intrinsic
+    def copy(typing: Any, target: Any, source: Any, size: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            byte = ir.IntType(8).as_pointer()
+            cgutils.raw_memcpy(  # type: ignore[no-untyped-call]
+                builder,
+                builder.inttoptr(args[0], byte),
+                builder.inttoptr(args[1], byte),
+                args[2],
+                1,
+            )
+            return context.get_dummy_value()
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        cgutils.raw_memcpy(  # type: ignore[no-untyped-call]
-            builder,
-            builder.inttoptr(args[0], byte),
-            builder.inttoptr(args[1], byte),
-            args[2],
-            1,
-        )
-        return context.get_dummy_value()
+        return types.void(types.int64, types.int64, types.int64), generate
 
-    return types.void(types.int64, types.int64, types.int64), generate
+    return copy
+
+
+copy_bytes = _copier()
+"""memcpy(3) between two addresses (target, source, size); the areas do not overlap."""

@@ -116,12 +116,16 @@ class Scheme(NamedTuple):
         entries4 = np.zeros(len(own4), np.uint64)
         entries6 = np.zeros((len(own6), 3), np.uint64)
         _enter_originals(own4, own6, entries4, entries6)
+        home4, external4, home6, external6 = (group.pool.table for group in classes)
         return cls(
-            np.stack([group.permutation.parameters for group in classes]),
-            *(group.pool.table for group in classes),
-            np.array([group.count for group in classes], np.int64),
-            entries4,
-            entries6,
+            permutations=np.stack([group.permutation.parameters for group in classes]),
+            home4=home4,
+            external4=external4,
+            home6=home6,
+            external6=external6,
+            counts=np.array([group.count for group in classes], np.int64),
+            own4=entries4,
+            own6=entries6,
         )
 
 

@@ -1,0 +1,244 @@
+"""Iterations interleaved: the order of packets, and the kernel that writes them.
+
+Packet j of iteration i is due at t_j + iΔ. The order is periodic: the packets sorted by
+t_j mod Δ form one cycle, and cycle n carries, of packet j, iteration n − ⌊t_j / Δ⌋. An iteration in
+flight needs one table line, so lines form a ring; work and memory per packet are constant. Packets
+that are due at the same nanosecond leave in order of iteration, then of the corpus.
+
+When fewer iterations are asked than would be in flight, most of a cycle would be skipped; then a
+binary heap of the iterations' next packets gives the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pcap_tools.edits import KIND, QUOTE, SOURCE, TARGET
+from pcap_tools.kernels import I32, I64, U8, U64, copy_bytes, kernel, store32
+from pcap_tools.patch import patch
+from pcap_tools.stand_ins import Scheme, fill_line, new_tables, refresh
+from pcap_tools.template import HEADER, Template, reordered
+
+__all__ = ["Emitter", "Interleave"]
+
+_TABLE_BYTES = 256 << 20  # past this, stand-ins are computed packet by packet
+_SPARSE = 4  # cycles per asked iteration from which the heap is cheaper than skipping
+
+# State shared with the kernels (int64): where the next call goes on.
+_CYCLE, _POSITION, _DONE, _STARTED, _HEAP = range(5)
+_STATE = 5
+
+
+class _Records(NamedTuple):
+    """The template as the kernels take it, in the order of a cycle (or of time for the heap).
+
+    `phase` is t_j mod Δ and `lag` ⌊t_j / Δ⌋ (for the heap t_j and 0).
+    """
+
+    blob: U8
+    start: I64
+    phase: I64
+    lag: I64
+    rows: I32
+    quotes: I32
+
+
+class _Run(NamedTuple):
+    """What is asked: scalars as one int64 array for the kernels, see `_FIELDS`."""
+
+    scalars: I64
+    scheme: Scheme
+    v4: U64
+    v6: U64
+
+
+# Fields of _Run.scalars.
+_FIRST, _COUNT, _EVERY, _EPOCH, _MAX_LAG, _LINES, _DIRECT, _TICK = range(8)
+
+
+@kernel
+def _write(records: _Records, run: _Run, index: int, iteration: int, due: int, target: int) -> None:
+    """Write one record at a memory address: copy, stamp, patch."""
+    start = records.start[index]
+    copy_bytes(target, records.blob.ctypes.data + start, records.start[index + 1] - start)
+    second = np.uint64(due) // np.uint64(1_000_000_000)
+    rest = np.uint64(due) - second * np.uint64(1_000_000_000)
+    store32(target, second)
+    store32(target + 4, rest // np.uint64(1000) if run.scalars[_TICK] == 1000 else rest)
+    row = records.rows[index]
+    line = 0
+    if run.scalars[_DIRECT]:
+        _refresh_row(records, run, row, iteration)
+    else:
+        line = iteration % run.scalars[_LINES]
+    patch(target + HEADER, row, records.quotes, run.v4, run.v6, line)
+
+
+@kernel
+def _refresh_row(records: _Records, run: _Run, row: I32, iteration: int) -> None:
+    """Compute the stand-ins that one packet needs into line 0."""
+    if row[KIND] == 0:
+        return
+    refresh(run.scheme, row[KIND], row[SOURCE], iteration, run.v4, run.v6, 0)
+    refresh(run.scheme, row[KIND], row[TARGET], iteration, run.v4, run.v6, 0)
+    if row[QUOTE]:
+        quote = records.quotes[row[QUOTE] - 1]
+        refresh(run.scheme, quote[KIND], quote[SOURCE], iteration, run.v4, run.v6, 0)
+        refresh(run.scheme, quote[KIND], quote[TARGET], iteration, run.v4, run.v6, 0)
+
+
+@kernel
+def _begin(run: _Run, iteration: int) -> None:
+    """Prepare the table line of an iteration that starts."""
+    if not run.scalars[_DIRECT]:
+        fill_line(run.scheme, iteration, run.v4, run.v6, iteration % run.scalars[_LINES])
+
+
+@kernel
+def _fill_cycles(records: _Records, run: _Run, state: I64, out: U8) -> int:
+    """Fill `out` with the next records, cycle by cycle; returns the bytes used."""
+    first = run.scalars[_FIRST]
+    count = run.scalars[_COUNT]
+    last_cycle = count - 1 + run.scalars[_MAX_LAG]
+    used = 0
+    room = out.size
+    packets = records.phase.size
+    cycle = state[_CYCLE]
+    position = state[_POSITION]
+    while cycle <= last_cycle:
+        if position == 0 and cycle < count and state[_STARTED] == cycle:
+            _begin(run, first + cycle)
+            state[_STARTED] = cycle + 1
+        base = run.scalars[_EPOCH] + (first + cycle) * run.scalars[_EVERY]
+        while position < packets:
+            number = cycle - records.lag[position]
+            if 0 <= number < count:
+                size = records.start[position + 1] - records.start[position]
+                if used + size > room:
+                    state[_CYCLE] = cycle
+                    state[_POSITION] = position
+                    return used
+                due = base + records.phase[position]
+                _write(records, run, position, first + number, due, out.ctypes.data + used)
+                used += size
+            position += 1
+        position = 0
+        cycle += 1
+    state[_CYCLE] = cycle
+    state[_POSITION] = 0
+    state[_DONE] = 1
+    return used
+
+
+@kernel
+def _sift_down(heap: I64, size: int) -> None:
+    """Restore the heap of (due, number, position) rows after its top row grew."""
+    due, number, position = heap[0, 0], heap[0, 1], heap[0, 2]
+    hole = 0
+    while True:
+        child = 2 * hole + 1
+        if child >= size:
+            break
+        right = child + 1
+        if right < size and (
+            heap[right, 0] < heap[child, 0]
+            or (heap[right, 0] == heap[child, 0] and heap[right, 1] < heap[child, 1])
+        ):
+            child = right
+        if due < heap[child, 0] or (due == heap[child, 0] and number < heap[child, 1]):
+            break
+        heap[hole, :] = heap[child, :]
+        hole = child
+    heap[hole, 0], heap[hole, 1], heap[hole, 2] = due, number, position
+
+
+@kernel
+def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: U8) -> int:
+    """Fill `out` with the next records, by merging the iterations; returns the bytes used."""
+    first = run.scalars[_FIRST]
+    base = run.scalars[_EPOCH] + first * run.scalars[_EVERY]
+    used = 0
+    packets = records.phase.size
+    while state[_HEAP]:
+        number, position = heap[0, 1], heap[0, 2]
+        size = records.start[position + 1] - records.start[position]
+        if used + size > out.size:
+            return used
+        if position == 0:
+            _begin(run, first + number)
+        _write(records, run, position, first + number, base + heap[0, 0], out.ctypes.data + used)
+        used += size
+        if position + 1 < packets:
+            heap[0, 0] += records.phase[position + 1] - records.phase[position]
+            heap[0, 2] = position + 1
+        else:
+            state[_HEAP] -= 1
+            heap[0, :] = heap[state[_HEAP], :]
+        _sift_down(heap, state[_HEAP])
+    state[_DONE] = 1
+    return used
+
+
+@dataclass(frozen=True)
+class Interleave:
+    """Which iterations, how far apart: `first` … `first + count − 1`, one every `every_ns`."""
+
+    first: int
+    count: int
+    every_ns: int
+
+
+class Emitter:
+    """Writes the iterations of a template into buffers, in the order they are due.
+
+    `nanoseconds` chooses the timestamps' unit. The buffer must hold the largest record.
+    """
+
+    def __init__(self, template: Template, asked: Interleave, nanoseconds: bool = True) -> None:
+        every = max(1, asked.every_ns)
+        lag = template.due_ns // every
+        max_lag = int(lag.max())
+        self._heap: I64 | None = None
+        if max_lag > _SPARSE * asked.count:
+            ordered, phase, lag = template, template.due_ns, np.zeros_like(lag)
+            numbers = np.arange(asked.count, dtype=np.int64)
+            self._heap = np.stack([numbers * every, numbers, np.zeros_like(numbers)], axis=1)
+            lines = asked.count
+        else:
+            phase = template.due_ns - lag * every
+            order = np.lexsort((-lag, phase))  # stable: ties end in the corpus's order
+            ordered, phase, lag = reordered(template, order), phase[order], lag[order]
+            lines = min(asked.count, max_lag + 1)
+        scheme = Scheme.of(template.plan)
+        direct = lines * (scheme.own4.nbytes + scheme.own6.nbytes) > _TABLE_BYTES
+        v4, v6 = new_tables(scheme, 1 if direct else lines)
+        self._records = _Records(
+            ordered.blob, ordered.start, phase, lag, ordered.rows, ordered.quotes
+        )
+        scalars = [
+            asked.first,
+            asked.count,
+            every,
+            template.first_ns,
+            max_lag,
+            lines,
+            int(direct),
+            1 if nanoseconds else 1000,
+        ]
+        self._run = _Run(np.array(scalars, np.int64), scheme, v4, v6)
+        self._state = np.zeros(_STATE, np.int64)
+        self._state[_HEAP] = asked.count
+
+    @property
+    def done(self) -> bool:
+        """True when the last packet was written."""
+        return bool(self._state[_DONE])
+
+    def fill(self, out: U8) -> int:
+        """Fill `out` from its beginning; returns the bytes used, whole records only."""
+        if self._heap is not None:
+            return _fill_heap(self._records, self._run, self._state, self._heap, out)
+        return _fill_cycles(self._records, self._run, self._state, out)

@@ -1,0 +1,174 @@
+"""A corpus in memory, as records ready to be written: pcap record header, frame, frame, …
+
+Each frame is stored once with right checksums, next to the row that says how to change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pcap_tools.capture import Batch, open_capture
+from pcap_tools.edits import COLUMNS, COUNTS, QUOTE, analyse
+from pcap_tools.kernels import I32, I64, U8, copy_bytes, kernel, store32
+from pcap_tools.plan import AddressPlan
+from pcap_tools.stand_ins import AddressBook
+
+__all__ = ["HEADER", "Template", "analyse_batch", "load_template", "reordered"]
+
+HEADER = 16  # bytes of a pcap record header
+
+
+@dataclass(frozen=True)
+class Template:
+    """One iteration of a corpus, packets in time order (ties in file order).
+
+    `blob` holds the records; record k is blob[start[k] : start[k + 1]]. `due_ns[k]` is its time
+    since the first packet, `first_ns` that packet's time since the epoch. `rows` and `quotes` are
+    `edits` rows with the plan's slots. `bytes` counts frames as captured, `counts` what was found.
+    `snaplen` is the longest frame at least.
+    """
+
+    blob: U8
+    start: I64
+    due_ns: I64
+    rows: I32
+    quotes: I32
+    first_ns: int
+    link: int
+    snaplen: int
+    nanoseconds: bool
+    ignored_bytes: int
+    counts: dict[str, int]
+    plan: AddressPlan
+
+    @property
+    def packets(self) -> int:
+        """Packets of one iteration."""
+        return len(self.due_ns)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one iteration's frames."""
+        return len(self.blob) - HEADER * self.packets
+
+    @property
+    def span_ns(self) -> int:
+        """Time from the first packet to the last."""
+        return int(self.due_ns[-1])
+
+
+@kernel
+def _pack(data: U8, offset: I64, caplen: I64, wirelen: I64, blob: U8) -> None:
+    place = blob.ctypes.data
+    base = data.ctypes.data
+    for index in range(offset.size):
+        store32(place + 8, np.uint64(caplen[index]))
+        store32(place + 12, np.uint64(wirelen[index]))
+        copy_bytes(place + HEADER, base + offset[index], caplen[index])
+        place += HEADER + caplen[index]
+
+
+@kernel
+def gather(blob: U8, start: I64, order: I64, target: U8, target_start: I64) -> None:
+    """Copy records in another order; `target_start` gets the new bounds (one more than records)."""
+    place = 0
+    for index in range(order.size):
+        source = start[order[index]]
+        size = start[order[index] + 1] - source
+        target_start[index] = place
+        copy_bytes(target.ctypes.data + place, blob.ctypes.data + source, size)
+        place += size
+    target_start[order.size] = place
+
+
+def analyse_batch(batch: Batch, book: AddressBook, counts: I64) -> tuple[I32, I32]:
+    """Rows and quote rows of a batch, with address numbers of the book; repairs checksums.
+
+    The rows' quotes count from this batch.
+    """
+    rows = np.zeros((len(batch), COLUMNS), np.int32)
+    quotes = np.zeros((len(batch), COLUMNS), np.int32)
+    book.reserve(4 * len(batch))
+    used = analyse(
+        batch.data.ctypes.data,
+        batch.offset,
+        batch.caplen.astype(np.int64),
+        batch.link,
+        book.book,
+        rows,
+        quotes,
+        counts,
+    )
+    return rows, quotes[:used]
+
+
+def load_template(paths: Sequence[Path | str], key: str, home: Sequence[str]) -> Template:
+    """Read a whole corpus. Raises CaptureError and PlanError."""
+    book = AddressBook()
+    counts = np.zeros(len(COUNTS), np.int64)
+    blobs: list[U8] = []
+    sizes: list[I64] = []
+    times: list[I64] = []
+    all_rows: list[I32] = []
+    all_quotes: list[I32] = []
+    quoted = 0
+    with open_capture(list(paths)) as capture:
+        for batch in capture.batches():
+            rows, quotes = analyse_batch(batch, book, counts)
+            rows[rows[:, QUOTE] > 0, QUOTE] += quoted
+            quoted += len(quotes)
+            caplen = batch.caplen.astype(np.int64)
+            blob = np.empty(int(caplen.sum()) + HEADER * len(batch), np.uint8)
+            _pack(batch.data, batch.offset, caplen, batch.wirelen.astype(np.int64), blob)
+            blobs.append(blob)
+            sizes.append(caplen + HEADER)
+            times.append(batch.time_ns.copy())
+            all_rows.append(rows)
+            all_quotes.append(quotes)
+        link, nanoseconds, ignored = capture.link, capture.nanoseconds, capture.ignored_bytes
+    plan = book.plan(key, home)
+    slots = book.slots(plan)
+    rows, quotes = np.concatenate(all_rows), np.concatenate([*all_quotes, _one_row()])
+    book.relabel(rows, slots)
+    book.relabel(quotes, slots)
+    time_ns, size = np.concatenate(times), np.concatenate(sizes)
+    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(size)])
+    unordered = Template(
+        blob=np.concatenate(blobs),
+        start=start,
+        due_ns=time_ns - time_ns.min(),
+        rows=rows,
+        quotes=quotes,
+        first_ns=int(time_ns.min()),
+        link=link,
+        snaplen=max(262144, int(size.max()) - HEADER),
+        nanoseconds=nanoseconds,
+        ignored_bytes=ignored,
+        counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
+        plan=plan,
+    )
+    if (np.diff(time_ns) >= 0).all():
+        return unordered
+    return reordered(unordered, np.argsort(time_ns, kind="stable"))
+
+
+def reordered(template: Template, order: I64) -> Template:
+    """The same template with its records in another order."""
+    blob, start = np.empty_like(template.blob), np.empty_like(template.start)
+    gather(template.blob, template.start, order, blob, start)
+    return replace(
+        template,
+        blob=blob,
+        start=start,
+        due_ns=template.due_ns[order],
+        rows=template.rows[order],
+    )
+
+
+def _one_row() -> I32:
+    """Kernels take arrays of at least one row."""
+    return np.zeros((1, COLUMNS), np.int32)
