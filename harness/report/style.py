@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,7 @@ def plotting() -> Iterator[None]:
     import matplotlib as mpl
     from matplotlib import style
 
-    with style.context("default"), mpl.rc_context(_RC):
+    with style.context("default"), mpl.rc_context(cast(Any, _RC)):
         yield
 
 

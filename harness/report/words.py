@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 __all__ = [
+    "NBSP",
     "NOT_OBSERVABLE",
     "amount",
     "axis_unit",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 NOT_OBSERVABLE = "not observable"
+NBSP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
 
 _UNITS = {"pps": "packets/s", "flows": "new flows/s"}
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -47,7 +49,7 @@ def amount(value: float) -> str:
     """Three or four significant digits with an SI prefix, no unit: 123456 → "123.5 k"."""
     for scale, prefix in _PREFIXES:
         if abs(value) >= scale * 0.99995:
-            return f"{_trim(value / scale)} {prefix}"
+            return f"{_trim(value / scale)}{NBSP}{prefix}"
     return _trim(value)
 
 
@@ -59,7 +61,7 @@ def _trim(value: float) -> str:
 
 def load(value: float, axis: str) -> str:
     """An offered load with its unit: "42.1 k packets/s"."""
-    return f"{amount(value)} {axis_unit(axis)}"
+    return f"{amount(value)}{NBSP}{axis_unit(axis).replace(' ', NBSP)}"
 
 
 def bits(value: float | None) -> str:
@@ -67,7 +69,7 @@ def bits(value: float | None) -> str:
     if value is None or missing(value):
         return NOT_OBSERVABLE
     text = amount(value)
-    return f"{text}bit/s" if text[-1] in "kMG" else f"{text} bit/s"
+    return f"{text}bit/s" if text[-1] in "kMG" else f"{text}{NBSP}bit/s"
 
 
 def count(value: float | None, absent: str = NOT_OBSERVABLE) -> str:
@@ -84,15 +86,15 @@ def percent(share: float | None, absent: str = NOT_OBSERVABLE) -> str:
     if share is None or missing(share):
         return absent
     if share in (0, 1):
-        return f"{share * 100:.0f} %"
+        return f"{share * 100:.0f}{NBSP}%"
     value = share * 100
     if abs(value) < 0.001:
-        return "< 0.001 %" if value > 0 else "> −0.001 %"
+        return f"<{NBSP}0.001{NBSP}%" if value > 0 else f">{NBSP}−0.001{NBSP}%"
     distance = min(abs(value), abs(100 - value))
     digits = 1 if distance >= 1 else 2 if distance >= 0.1 else 3
     if round(value, digits) == 100:
-        return "> 99.999 %" if value < 100 else "> 100 %"
-    return f"{value:.{digits}f} %".replace("-", "−")
+        return f">{NBSP}99.999{NBSP}%" if value < 100 else f">{NBSP}100{NBSP}%"
+    return f"{value:.{digits}f}{NBSP}%".replace("-", "−")
 
 
 def number(value: float | None, digits: int = 1, absent: str = NOT_OBSERVABLE) -> str:

@@ -1,0 +1,225 @@
+"""Frames as tables of text, for the page and for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.report import words
+from harness.report.titles import PART_NAMES
+
+__all__ = [
+    "Grid",
+    "Row",
+    "bias_grid",
+    "curve_grid",
+    "gate_list",
+    "ledger_grid",
+    "signature_grid",
+    "terminal_grid",
+    "trial_grid",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of text cells; `mark` is its CSS class (a trial's status)."""
+
+    cells: tuple[str, ...]
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of text; `numeric` holds the indices of right-aligned columns."""
+
+    heads: tuple[str, ...]
+    rows: tuple[Row, ...]
+    numeric: frozenset[int]
+
+
+Column = tuple[str, bool, Callable[[dict[str, Any]], str]]  # head, numeric, cell
+
+
+def _grid(frame: pd.DataFrame, columns: Sequence[Column], mark: str | None = None) -> Grid:
+    records = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+    rows = (
+        Row(tuple(cell(row) for _, _, cell in columns), str(row[mark]) if mark else "")
+        for row in records
+    )
+    numeric = frozenset(i for i, column in enumerate(columns) if column[1])
+    return Grid(tuple(column[0] for column in columns), tuple(rows), numeric)
+
+
+def _count(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: words.count(row[name])
+
+
+def _share(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: words.percent(row[name])
+
+
+def _text(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: str(row[name])
+
+
+def _amount(name: str, absent: str = "–") -> Callable[[dict[str, Any]], str]:
+    return lambda row: absent if words.missing(row[name]) else words.amount(float(row[name]))
+
+
+def _asked(row: dict[str, Any]) -> str:
+    return words.load(float(row["asked"]), str(row["axis"]))
+
+
+def _interval(row: dict[str, Any]) -> str:
+    if words.missing(row["detection_low"]):
+        return words.NOT_OBSERVABLE
+    low, high = (words.percent(row[f"detection_{end}"]) for end in ("low", "high"))
+    return f"{low.removesuffix(f'{words.NBSP}%')} – {high}"
+
+
+def _drop_spread(row: dict[str, Any]) -> str:
+    low, high = (words.percent(row[f"drop_rate_{part}"]) for part in ("min", "max"))
+    return low if low == high else f"{low.removesuffix(f'{words.NBSP}%')} – {high}"
+
+
+def curve_grid(curves: pd.DataFrame) -> Grid:
+    """The curve, with offered load in every dimension."""
+    return _grid(
+        curves,
+        (
+            ("asked", True, _asked),
+            ("offered packets/s", True, _amount("offered_pps_median")),
+            ("offered flows/s", True, _amount("offered_flows_per_s_median")),
+            (
+                "offered bits",
+                True,
+                lambda row: words.bits(row["offered_bps_median"]).replace(
+                    words.NOT_OBSERVABLE, "–"
+                ),
+            ),
+            ("drop rate", True, _share("drop_rate_median")),
+            ("min – max", True, _drop_spread),
+            ("due", True, _count("due")),
+            ("detected", True, _count("detected")),
+            ("detection", True, _share("detection_rate")),
+            ("95 % interval", True, _interval),
+            ("valid / trials", True, lambda row: f"{row['valid']} / {row['trials']}"),
+        ),
+    )
+
+
+def terminal_grid(curves: pd.DataFrame) -> Grid:
+    """The curve in 80 columns."""
+    return _grid(
+        curves,
+        (
+            ("asked", True, _amount("asked")),
+            ("offered", True, _amount("offered")),
+            ("unit", False, lambda row: words.axis_unit(str(row["axis"]))),
+            ("drop rate", True, _share("drop_rate_median")),
+            ("detection", True, _share("detection_rate")),
+            ("95 % interval", True, _interval),
+            ("valid", True, lambda row: f"{row['valid']}/{row['trials']}"),
+        ),
+    )
+
+
+def ledger_grid(curves: pd.DataFrame) -> Grid:
+    """Packets in each part of the ledger, by load."""
+    parts: list[Column] = [(PART_NAMES[p], True, _count(p)) for p in PART_NAMES]
+    known = curves[curves["pooled"] > 0]
+    return _grid(
+        known, [("asked", True, _asked), ("offered", True, _count("offered_packets")), *parts]
+    )
+
+
+def signature_grid(signatures: pd.DataFrame) -> Grid:
+    """Detection by signature and load."""
+    return _grid(
+        signatures,
+        (
+            ("asked", True, _asked),
+            ("sid", True, _text("signature_id")),
+            ("signature", False, _text("signature")),
+            ("due", True, _count("due")),
+            ("detected", True, _count("detected")),
+            ("detection", True, _share("detection_rate")),
+        ),
+    )
+
+
+def bias_grid(bias: pd.DataFrame) -> Grid:
+    """The replay methods compared."""
+    return _grid(
+        bias,
+        (
+            ("method", False, _text("method")),
+            ("packets sent", True, _count("packets")),
+            ("lost", True, _count("lost")),
+            ("drop rate", True, _share("drop_rate")),
+            ("flows offered", True, _count("flows_offered")),
+            ("flows seen", True, _count("flows_seen")),
+            ("alerts due", True, _count("due")),
+            ("alerts raised", True, _count("raised")),
+            ("status", False, _text("status")),
+        ),
+        "status",
+    )
+
+
+def trial_grid(trials: pd.DataFrame) -> Grid:
+    """Every trial with everything that was measured."""
+    parts: list[Column] = [(PART_NAMES[p], True, _count(p)) for p in PART_NAMES]
+    return _grid(
+        trials,
+        [
+            ("trial", False, _text("trial")),
+            ("status", False, _text("status")),
+            ("phase", False, _text("phase")),
+            ("method", False, _text("method")),
+            ("asked", True, _asked),
+            ("packets/s", True, _amount("offered_pps")),
+            ("flows/s", True, _amount("offered_flows_per_s")),
+            ("bits/s", True, _amount("offered_bps")),
+            ("sent in s", True, lambda row: words.number(row["seconds"], 2, "–")),
+            ("packets sent", True, lambda row: words.count(row["offered_packets"], "–")),
+            *parts,
+            ("drop rate", True, _share("drop_rate")),
+            ("due", True, _count("due")),
+            ("detected", True, _count("detected")),
+            ("detection", True, _share("detection_rate")),
+            ("95 % interval", True, _interval),
+            ("raised", True, _count("raised")),
+            ("repeated", True, _count("repeated")),
+            ("unexpected", True, _count("unexpected")),
+            ("unmapped", True, _count("unmapped")),
+            ("flows seen", True, _count("flows_seen")),
+            ("sensor CPU s", True, lambda row: words.number(row["cpu_s"], 2)),
+            ("gates", False, _text("gates")),
+        ],
+        "status",
+    )
+
+
+def gate_list(gates: pd.DataFrame) -> list[dict[str, Any]]:
+    """Findings by gate, in the order of the frame (most severe first)."""
+    grouped: list[dict[str, Any]] = []
+    for (severity, code, title), rows in gates.groupby(["severity", "code", "title"], sort=False):
+        findings = [
+            {
+                "trial": row["trial"],
+                "message": row["message"],
+                "numbers": ", ".join(f"{k} = {v:g}" for k, v in row["numbers"].items()),
+            }
+            for row in rows.to_dict("records")
+        ]
+        advice = list(dict.fromkeys(rows["advice"]))
+        grouped.append(
+            {"severity": severity, "code": code, "title": title}
+            | {"findings": findings, "advice": advice}
+        )
+    return grouped

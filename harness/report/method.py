@@ -1,0 +1,79 @@
+"""What the terms in a report mean, and the commands that repeat its run."""
+
+from __future__ import annotations
+
+import shlex
+
+from harness.results import RunInfo
+
+__all__ = ["METHOD", "commands"]
+
+METHOD: tuple[tuple[str, str], ...] = (
+    (
+        "Offered load",
+        "Packets, flows or bits that the generator sent, divided by the time its sending really "
+        "took; not what was asked of it. Bits are those of frames, without FCS, preamble and gap.",
+    ),
+    (
+        "Drop rate",
+        "1 − analysed / offered: every packet offered that the sensor did not analyse, wherever "
+        "it was lost. It includes what is unexplained.",
+    ),
+    (
+        "Ledger",
+        "offered = before the NIC + NIC + kernel ring + software + analysed + unexplained. "
+        "Before the NIC: sent, but not received by the sensor's interface. NIC: dropped there. "
+        "Kernel ring: dropped by the capture method. Software: captured, but not decoded, or "
+        "decoded as invalid. Unexplained is what remains; a negative one means that more came out "
+        "than went in.",
+    ),
+    (
+        "Detection rate",
+        "Distinct (iteration, flow, signature) that were raised, divided by those due. What is "
+        "due is what the same sensor raises on the same corpus at zero load, once for each "
+        "iteration. Totals of alerts are not used: thresholds and repeats make them depend "
+        "on load.",
+    ),
+    (
+        "How flows are identified",
+        "Every iteration of the corpus is sent under addresses of its own, drawn by a keyed "
+        "permutation; an alert's addresses are inverted to the iteration and the original flow.",
+    ),
+    (
+        "Interval",
+        "Each trial's detection rate has a 95 % interval, computed when the trial was scored.",
+    ),
+    (
+        "Repeats",
+        "Repeats of a load are pooled: counts are summed, detection is the ratio of the sums, and "
+        "its interval is the envelope of the trials' 95 % intervals (lowest low, highest high). "
+        "Offered load and drop rate are medians, with minimum and maximum. Invalid and failed "
+        "trials enter no pooled number; generator-limited ones only at a load that no other valid "
+        "trial reached.",
+    ),
+    (
+        "Invalid, generator-limited, failed",
+        "Invalid: measured, but a gate says that the measurement is not sound. Generator-limited: "
+        "less was sent than asked. Failed: not measured. All stay in the table; those with numbers "
+        "are drawn hollow or pale.",
+    ),
+    (
+        "Not observable",
+        "The sensor or host has no counter for it. It is not zero.",
+    ),
+)
+
+
+def commands(info: RunInfo) -> list[str]:
+    """Shell lines that repeat the run: the recorded one where there is one."""
+    recorded = info.extra.get("command")
+    if isinstance(recorded, list | tuple):
+        first = shlex.join(str(part) for part in recorded)
+    elif recorded:
+        first = str(recorded)
+    else:
+        first = "probebench sweep PROFILE --lab LAB.toml --corpus CORPUS -o RUN"
+    return [
+        first,
+        "probebench report RUN",
+    ]

@@ -1,0 +1,162 @@
+"""One self-contained page from the frames of a run: no script, no external reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+from harness.report import words
+from harness.report.frames import Frames
+from harness.report.grids import (
+    bias_grid,
+    curve_grid,
+    gate_list,
+    ledger_grid,
+    signature_grid,
+    trial_grid,
+)
+from harness.report.method import METHOD, commands
+from harness.results import RunInfo
+
+__all__ = ["Picture", "render"]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure for the page: `kind` says in which section, `svg` is the inline element."""
+
+    kind: str
+    name: str
+    title: str
+    svg: str
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested configuration as (dotted key, text) rows."""
+    rows: list[tuple[str, str]] = []
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{name}.")
+        elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+            for i, item in enumerate(value):
+                rows += flat({str(i): item}, f"{name}.")
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(str(v) for v in value)))
+        elif value is not None:
+            rows.append(
+                (name, f"{value:,}" if isinstance(value, int) and value > 9999 else str(value))
+            )
+    return rows
+
+
+def _parameters(info: RunInfo, trials: pd.DataFrame, curves: pd.DataFrame) -> list[tuple[str, str]]:
+    """The key parameters of the test in the manner of RFC 9411, section 6; only what is known."""
+    sensor, generator = (info.inventory.get(k) or {} for k in ("sensor", "generator"))
+    sweep = trials[trials["phase"] == "sweep"]
+    corpus = info.corpus
+    rows: list[tuple[str, Any]] = [
+        ("device under test", info.sensor),
+        ("workers", sensor.get("workers")),
+        ("capture ring size", sensor.get("ring_size")),
+        ("test interface", sensor.get("interface")),
+        ("generator", generator.get("driver")),
+        ("signatures with alerts due", len(info.reference.get("signatures") or {}) or None),
+        ("events due per iteration", len(info.reference.get("due") or ()) or None),
+        ("rules, SHA-256", info.reference.get("rules_digest")),
+        ("corpus, SHA-256", corpus.get("digest")),
+        ("packets, flows per iteration", _pair(corpus)),
+        ("mean frame, bytes without FCS", _mean_frame(corpus)),
+        ("replay methods", ", ".join(dict.fromkeys(trials["method"]))),
+        ("sensor's initial state", ", ".join(dict.fromkeys(trials["state"]))),
+    ]
+    for axis in sorted(sweep["axis"].unique()):
+        asked = sorted(sweep.loc[sweep["axis"] == axis, "asked"].unique())
+        loads = ", ".join(words.amount(float(load)) for load in asked)
+        rows.append((f"loads asked, {words.axis_unit(str(axis))}", loads))
+    if len(curves):
+        rows.append(("trials per load", _range(curves["trials"], 0)))
+    if sweep["seconds"].notna().any():
+        rows.append(("sending time of a trial, s", _range(sweep["seconds"].dropna(), 2)))
+    return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def _pair(corpus: Mapping[str, Any]) -> str | None:
+    if corpus.get("packets") is None or corpus.get("flows") is None:
+        return None
+    return f"{corpus['packets']:,} packets, {corpus['flows']:,} flows"
+
+
+def _mean_frame(corpus: Mapping[str, Any]) -> str | None:
+    return f"{corpus['bytes'] / corpus['packets']:.1f}" if corpus.get("packets") else None
+
+
+def _range(values: pd.Series[Any], digits: int) -> str:
+    low, high = (f"{float(v):,.{digits}f}" for v in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def render(info: RunInfo, frames: Frames, sentences: list[str], pictures: list[Picture]) -> str:
+    """The page as text. The same arguments give the same text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    jinja = Environment(
+        loader=PackageLoader("harness", "report"), autoescape=True, undefined=StrictUndefined
+    )
+    css = resources.files("harness.report").joinpath("page.css").read_text()
+    profile = str(info.profile.get("name", "unnamed profile"))
+    trials = frames.trials
+    corpus = {k: v for k, v in info.corpus.items() if k not in ("clean", "key")}
+    environment = [(f"Host {name}", flat(facts)) for name, facts in sorted(info.hosts.items())]
+    environment += [
+        ("Tools", flat(info.tools)),
+        ("Inventory", flat(info.inventory)),
+        ("Profile", flat(info.profile)),
+    ]
+    values = {
+        "title": f"{profile}: detection against load, {info.sensor}",
+        "subtitle": f"Run of {info.started}, {words.plural(len(trials), 'trial')}",
+        "css": Markup(css),
+        "absent": words.NOT_OBSERVABLE,
+        "verdict": sentences,
+        "has_invalid": bool((~trials["valid"].astype(bool)).any()),
+        "parameters": _parameters(info, trials, frames.curves),
+        "curve": curve_grid(frames.curves),
+        "curve_note": dict(METHOD)["Repeats"],
+        "ledger": ledger_grid(frames.curves),
+        "signatures": signature_grid(frames.signatures),
+        "bias": bias_grid(frames.bias),
+        "gates": gate_list(frames.gates),
+        "n_trials": len(trials),
+        "trials": trial_grid(trials),
+        "failures": trials[trials["status"] == "failed"][["trial", "failure"]]
+        .rename(columns={"failure": "message"})
+        .to_dict("records"),
+        "corpus": flat(corpus),
+        "cleaning": flat(info.corpus.get("clean") or {}),
+        "method": METHOD,
+        "environment": [(name, rows) for name, rows in environment if rows],
+        "seeds": flat(info.seeds),
+        "commands": commands(info),
+        "notes": info.notes,
+        "figures": [
+            {"kind": p.kind, "name": p.name, "title": p.title, "svg": Markup(p.svg)}
+            for p in pictures
+        ],
+    }
+    names = {"verdict": "Verdict", "parameters": "Key parameters", "curves": "Curves"}
+    if (frames.curves["pooled"] > 0).any():
+        names["ledger"] = "Ledger"
+    if len(frames.signatures):
+        names["signatures"] = "Signatures"
+    if len(frames.bias):
+        names["bias"] = "Replay methods"
+    names |= {"gates": "Gates", "trials": "Trials", "corpus": "Corpus", "method": "Method"}
+    names |= {"environment": "Environment", "reproduce": "Reproduce"}
+    values["sections"] = list(names.items())
+    return jinja.get_template("page.html.j2").render(values) + "\n"
