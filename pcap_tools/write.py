@@ -1,0 +1,195 @@
+"""Captures out: a classic pcap file that appears under its name only when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from pcap_tools.capture import Batch
+from pcap_tools.errors import OutputError
+from pcap_tools.kernels import I64, U8, copy_bytes, kernel, store32
+from pcap_tools.walk import MAX_PACKET, U32, Word
+
+__all__ = ["PcapWriter", "refuse_inputs"]
+
+_BUFFER = 1 << 20
+_ALL = np.ones(0, np.bool_)
+
+
+class PcapWriter:
+    """Writes a pcap file (native byte order) through a temporary name beside it.
+
+    As a context manager: on success the file is renamed to `path`, on an error nothing is left.
+    Afterwards `packets` and `bytes` (of frames) count what was written, and `digest` is the
+    SHA-256 of the file in hexadecimal, when `digest=True` was asked for.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        link: int = 1,
+        *,
+        nanoseconds: bool = False,
+        snaplen: int = MAX_PACKET,
+        digest: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.packets = 0
+        self.bytes = 0
+        self.digest = ""
+        self._nanoseconds = nanoseconds
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._hash = hashlib.sha256() if digest else None
+        self._pool = ThreadPoolExecutor(1) if digest else None
+        self._hashing: Future[None] | None = None
+        # Two buffers: one is hashed while the next is filled.
+        self._buffers = [np.empty(_BUFFER, np.uint8), np.empty(_BUFFER, np.uint8)]
+        self._fill = 0
+        try:
+            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        magic = 0xA1B23C4D if nanoseconds else 0xA1B2C3D4
+        self._append(struct.pack("=IHHiIII", magic, 2, 4, 0, 0, snaplen or MAX_PACKET, link))
+
+    def write(self, batch: Batch, keep: npt.NDArray[np.bool_] | None = None) -> None:
+        """Append the batch's packets, or those where `keep` (n booleans) is true."""
+        start = 0
+        while start < len(batch):
+            start, self._fill, packets, octets = _gather(
+                batch.data,
+                batch.offset,
+                batch.caplen,
+                batch.wirelen,
+                batch.time_ns,
+                _ALL if keep is None else keep,
+                start,
+                self._nanoseconds,
+                self._buffers[0],
+                self._fill,
+            )
+            self.packets += packets
+            self.bytes += octets
+            if start < len(batch):
+                self._flush()
+
+    def close(self) -> None:
+        """Write what is left and give the file its name."""
+        try:
+            self._flush()
+            if self._hashing is not None:
+                self._hashing.result()
+            if self._hash is not None:
+                self.digest = self._hash.hexdigest()
+            os.close(self._fd)
+            self._fd = -1
+            self._temporary.replace(self.path)
+        except OSError as error:
+            self.abandon()
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def abandon(self) -> None:
+        """Remove the unfinished file."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        with contextlib.suppress(FileNotFoundError):
+            self._temporary.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _append(self, octets: bytes) -> None:
+        self._buffers[0][self._fill : self._fill + len(octets)] = np.frombuffer(octets, np.uint8)
+        self._fill += len(octets)
+
+    def _flush(self) -> None:
+        if not self._fill:
+            return
+        chunk = self._buffers[0][: self._fill].data
+        if self._hashing is not None:
+            self._hashing.result()
+        if self._pool is not None and self._hash is not None:
+            self._hashing = self._pool.submit(self._hash.update, chunk)
+        at = 0
+        try:
+            while at < len(chunk):
+                at += os.write(self._fd, chunk[at:])
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._buffers.reverse()
+        self._fill = 0
+
+
+def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:
+    """Raise OutputError when the output is one of the inputs, by whatever name."""
+    output = Path(output)
+    if not output.exists():
+        return
+    for path in inputs:
+        if str(path) != "-" and Path(path).exists() and output.samefile(path):
+            raise OutputError(f"{output}: is also an input; give another output")
+
+
+@kernel
+def _gather(
+    data: U8,
+    offset: I64,
+    caplen: U32,
+    wirelen: U32,
+    time_ns: I64,
+    keep: npt.NDArray[np.bool_],
+    start: int,
+    nanoseconds: bool,
+    out: U8,
+    fill: Word,
+) -> tuple[int, int, int, int]:
+    """Append records to out[fill:] until it is full: next packet, fill, packets, bytes."""
+    source = np.int64(data.ctypes.data)
+    target = np.int64(out.ctypes.data)
+    unit = 1 if nanoseconds else 1000
+    every = len(keep) == 0
+    packets = 0
+    octets: Word = 0
+    for i in range(start, len(offset)):
+        if not every and not keep[i]:
+            continue
+        size = np.int64(caplen[i])
+        if fill + 16 + size > len(out):
+            return i, fill, packets, octets
+        seconds = time_ns[i] // 1_000_000_000
+        record = target + fill
+        store32(record, np.uint64(seconds))
+        store32(record + 4, np.uint64((time_ns[i] - seconds * 1_000_000_000) // unit))
+        store32(record + 8, np.uint64(size))
+        store32(record + 12, np.uint64(wirelen[i]))
+        copy_bytes(record + 16, source + offset[i], size)
+        fill += 16 + size
+        packets += 1
+        octets += size
+    return len(offset), fill, packets, octets
