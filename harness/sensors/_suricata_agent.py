@@ -14,7 +14,7 @@ every message ends in a newline (Suricata user guide, "Interacting via Unix Sock
 """
 
 # It samples /proc beside a packet sensor; a path object per read is not free.
-# ruff: noqa: PTH
+# ruff: noqa: PTH103, PTH115, PTH123, PTH208
 
 from __future__ import annotations
 
