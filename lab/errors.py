@@ -10,7 +10,8 @@ LabError                       exit status 3
  │   └─ AuthError              no key was accepted
  ├─ ConnectionLost             the connection broke after it was made
  ├─ CommandFailed              a command on a host ended with another status than 0
- └─ CommandTimeout             a command on a host did not end in its time
+ ├─ CommandTimeout             a command on a host did not end in its time
+ └─ TransferFailed             a file could not be copied to or from a host
 
 A message says what was wrong, on which host, and what to do, in one line. No secret is in it.
 """
@@ -84,3 +85,7 @@ class CommandFailed(LabError):
 
 class CommandTimeout(LabError):
     """A command did not end in its time."""
+
+
+class TransferFailed(LabError):
+    """A file could not be copied to or from a host."""
