@@ -124,7 +124,9 @@ def run(
         raise LabError(f"`{' '.join(argv)}` did not end within {timeout:g} s") from None
     if check and done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        raise LabError(f"`{' '.join(argv)}` failed with status {done.returncode}: {words[-1]}")
+        raise LabError(
+            f"`{' '.join(argv)}` failed with status {done.returncode}: {'; '.join(words[-2:])}"
+        )
     return done
 
 
