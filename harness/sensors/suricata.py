@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,12 @@ from harness.sensors.suricata_config import (
     ship_rules,
 )
 from harness.sensors.suricata_counters import last_record, reconciles, to_counters
-from lab.errors import CommandFailed, CommandTimeout, MissingTool
+from harness.sensors.suricata_host import first_error, last_log_line, read_version
+from lab.errors import CommandFailed, CommandTimeout
 from lab.host import Exit, Host, Process
 from lab.inventory import SensorSpec
 
-__all__ = ["SuricataSensor", "parse_version"]
+__all__ = ["SuricataSensor"]
 
 # A trial is never longer; the leash ends a Suricata that was forgotten.
 _MAX_SECONDS = 24 * 3600.0
@@ -53,15 +53,6 @@ _QUIET_PPS = 10.0
 # Share of a core per worker. An idle worker polls ten times a second and stays near 0.001.
 _IDLE_CPU = 0.05
 _LARGE_LOG = 1 << 20
-
-
-def parse_version(text: str) -> str:
-    """`7.0.10` from "This is Suricata version 7.0.10 RELEASE"; empty when it is not there."""
-    words = text.split()
-    for word, following in pairwise(words):
-        if word.lower() == "version" and following[:1].isdigit():
-            return following
-    return ""
 
 
 class SuricataSensor:
@@ -102,7 +93,7 @@ class SuricataSensor:
     def check(self) -> None:
         """Binary, version, interface, rules. Raises SensorFailed, ConfigError."""
         host, spec = self._host, self._spec
-        self.version = self._read_version()
+        self.version = read_version(self._host, self._spec)
         if host.run(["ip", "link", "show", "dev", spec.interface], check=False).returncode != 0:
             raise SensorFailed(
                 f"{host.name}: there is no interface {spec.interface}; see sensor.interface in the "
@@ -116,27 +107,8 @@ class SuricataSensor:
         if tested.returncode != 0:
             raise SensorFailed(
                 f"{host.name}: suricata -T refuses the configuration or the rules: "
-                f"{_first_error(tested.stdout + tested.stderr) or self._last_log_line()}"
+                f"{first_error(tested.stdout + tested.stderr) or self._last_log_line()}"
             )
-
-    def _read_version(self) -> str:
-        host, spec = self._host, self._spec
-        try:
-            answer = host.run([spec.binary, "-V"], check=False)
-        except MissingTool:
-            answer = None
-        if answer is None or answer.returncode in (126, 127):
-            raise SensorFailed(
-                f"{host.name}: {spec.binary} is not installed; install Suricata 7 or 8 there, or "
-                "give sensor.binary in the inventory"
-            )
-        version = parse_version(answer.stdout + answer.stderr)
-        if not version.startswith(("7.", "8.")):
-            raise SensorFailed(
-                f"{host.name}: {spec.binary} says it is version {version or 'unknown'}; "
-                "this driver knows Suricata 7 and 8"
-            )
-        return version
 
     def _command(self) -> list[str]:
         """Configuration arguments, made once: the files are shipped by digest."""
@@ -148,7 +120,7 @@ class SuricataSensor:
                 argv = ["-c", ship(host, paths, text.encode(), ".yaml")]
             else:
                 rules, self.rules_digest = ship_rules(host, paths, spec.rules)
-                argv = own_config_argv(host, spec, options, paths, rules)
+                argv = own_config_argv(host, spec, options, paths, rules, live=True)
             self._argv = argv + settings_argv(options)
         return self._argv
 
@@ -376,9 +348,7 @@ class SuricataSensor:
         return done.stdout if done.returncode == 0 else ""
 
     def _last_log_line(self) -> str:
-        lines = [x for x in self._read_tail("suricata.log", 4096).splitlines() if x.strip()]
-        worse = [x for x in lines if "Error:" in x]
-        return (worse or lines or ["(none)"])[-1].strip()
+        return last_log_line(self._read_tail("suricata.log", 4096))
 
     def _fetch(self, name: str, local: Path) -> Path:
         """Copy a log file; gzip it on the way when it is large."""
@@ -414,15 +384,6 @@ def _how(exit_: Exit) -> str:
             name = f"signal {exit_.signal}"
         return f"was killed by {name}"
     return f"ended with status {exit_.returncode}"
-
-
-def _first_error(text: str) -> str:
-    """The first error in Suricata's console or log output, without its time stamps."""
-    for line in text.splitlines():
-        for mark in ("E: ", "Error: "):
-            if mark in line:
-                return line.partition(mark)[2].strip()
-    return ""
 
 
 def _is_quiet(window: list[Sample]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +16,17 @@ from harness.errors import ConfigError, SensorFailed
 from lab.host import Host
 from lab.inventory import SensorSpec
 
-__all__ = ["Options", "Paths", "digest_of", "read_options", "render", "ship", "ship_rules"]
+__all__ = [
+    "Options",
+    "Paths",
+    "digest_of",
+    "own_config_argv",
+    "read_options",
+    "render",
+    "settings_argv",
+    "ship",
+    "ship_rules",
+]
 
 _KNOWN = (
     "config",
@@ -146,8 +157,6 @@ def digest_of(parts: Iterable[bytes]) -> str:
 
 def ship(host: Host, paths: Paths, data: bytes, suffix: str) -> str:
     """Put `data` on the host under its digest, unless it is there; returns the remote path."""
-    import tempfile
-
     remote = paths.stored(hashlib.sha256(data).hexdigest()[:32] + suffix)
     if host.run(["test", "-s" if data else "-e", remote], check=False).returncode == 0:
         return remote
@@ -232,7 +241,13 @@ def settings_argv(options: Options) -> list[str]:
 
 
 def own_config_argv(
-    host: Host, spec: SensorSpec, options: Options, paths: Paths, rules: Sequence[str]
+    host: Host,
+    spec: SensorSpec,
+    options: Options,
+    paths: Paths,
+    rules: Sequence[str],
+    *,
+    live: bool,
 ) -> list[str]:
     """Command line for a user's own suricata.yaml: ours is added to it, nothing is taken away."""
     if options.config is None:  # pragma: no cover - callers decide
@@ -246,7 +261,7 @@ def own_config_argv(
         "vars.address-groups.HOME_NET": f"[{_home(spec)}]",
         "stats.enabled": "yes",
         "stats.interval": str(options.stats_interval),
-        "unix-command.enabled": "yes",
+        "unix-command.enabled": "yes" if live else "no",
         "unix-command.filename": paths.socket,
     }
     # Appended output instances: a sequence node is addressed by its number, its value names the

@@ -1,0 +1,56 @@
+"""What the live sensor and the offline reference both need to know of a Suricata on a host."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from harness.errors import SensorFailed
+from lab.errors import MissingTool
+from lab.host import Host
+from lab.inventory import SensorSpec
+
+__all__ = ["first_error", "last_log_line", "parse_version", "read_version"]
+
+
+def parse_version(text: str) -> str:
+    """`7.0.10` from "This is Suricata version 7.0.10 RELEASE"; empty when it is not there."""
+    for word, following in pairwise(text.split()):
+        if word.lower() == "version" and following[:1].isdigit():
+            return following
+    return ""
+
+
+def read_version(host: Host, spec: SensorSpec) -> str:
+    """Version of `spec.binary` on the host. Raises SensorFailed when it is missing or unknown."""
+    try:
+        answer = host.run([spec.binary, "-V"], check=False)
+    except MissingTool:
+        answer = None
+    if answer is None or answer.returncode in (126, 127):
+        raise SensorFailed(
+            f"{host.name}: {spec.binary} is not installed; install Suricata 7 or 8 there, or "
+            "give sensor.binary in the inventory"
+        )
+    version = parse_version(answer.stdout + answer.stderr)
+    if not version.startswith(("7.", "8.")):
+        raise SensorFailed(
+            f"{host.name}: {spec.binary} says it is version {version or 'unknown'}; "
+            "this driver knows Suricata 7 and 8"
+        )
+    return version
+
+
+def first_error(text: str) -> str:
+    """The first error in Suricata's console or log output, without its time stamps."""
+    for line in text.splitlines():
+        for mark in ("E: ", "Error: "):
+            if mark in line:
+                return line.partition(mark)[2].strip()
+    return ""
+
+
+def last_log_line(text: str) -> str:
+    """The last error of a suricata.log's tail, or else its last line."""
+    lines = [x.strip() for x in text.splitlines() if x.strip()]
+    worse = [x for x in lines if "Error:" in x]
+    return (worse or lines or ["(none)"])[-1]
