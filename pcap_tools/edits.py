@@ -35,7 +35,7 @@ from pcap_tools.kernels import (
     swap64,
 )
 
-__all__ = ["COLUMNS", "COUNTS", "Book", "analyse", "intern"]
+__all__ = ["COLUMNS", "COUNTS", "Book", "analyse", "intern", "upper6"]
 
 # Columns of a row (int32). Offsets count from the frame's first byte; 0 means "none".
 KIND = 0  # IP version, 0 when nothing is to be changed
@@ -139,35 +139,39 @@ def _network_offset(frame: int, size: int, link: int) -> int:
 
 
 @kernel
-def _upper6(frame: int, offset: int, end: int) -> tuple[int, int, int, int]:
-    """Walk IPv6 extension headers: (protocol or −1, offset, fragment 0|1 first|2 later, routed)."""
+def upper6(frame: int, offset: int, end: int) -> tuple[int, int, int, int, int]:
+    """Walk the extension headers of the IPv6 packet at `offset` (RFC 8200).
+
+    Returns (protocol or −1, its offset, fragment: 0 none, 1 first, 2 later, routed, offset of the
+    fragment's identification or 0). `routed`: a routing header has segments left, so that the
+    pseudo-header takes the last hop and not the header's destination.
+    """
     protocol = as_int(load_u8(frame + offset + 6))
     place = offset + 40
     fragment = 0
     routed = 0
+    train = 0
     for _ in range(16):
+        if protocol not in (0, 43, 44, 51, 60, 135):
+            break
+        if place + 8 > end:
+            return -1, place, fragment, routed, train
         if protocol == 44:
-            if place + 8 > end:
-                return -1, place, fragment, routed
+            train = place + 4
             field = _big16(frame + place + 2)
             if field & 0xFFF8:
-                return -1, place, 2, routed
+                return -1, place, 2, routed, train
             if field & 1:
                 fragment = 1
-            protocol = as_int(load_u8(frame + place))
-            place += 8
-        elif protocol == 0 or protocol == 43 or protocol == 60 or protocol == 51 or protocol == 135:
-            if place + 8 > end:
-                return -1, place, fragment, routed
+            step = 8
+        else:
             length = as_int(load_u8(frame + place + 1))
             if protocol == 43 and load_u8(frame + place + 3) != 0:
-                routed = 1  # the pseudo-header takes the last hop, not the header's destination
+                routed = 1
             step = (length + 2) * 4 if protocol == 51 else (length + 1) * 8
-            protocol = as_int(load_u8(frame + place))
-            place += step
-        else:
-            break
-    return protocol, place, fragment, routed
+        protocol = as_int(load_u8(frame + place))
+        place += step
+    return protocol, place, fragment, routed, train
 
 
 @kernel
@@ -233,7 +237,7 @@ def _packet(
         whole = length != 40 and offset + length <= end
         if whole:
             end = offset + length
-        protocol, place, fragment, routed = _upper6(frame, offset, end)
+        protocol, place, fragment, routed, _ = upper6(frame, offset, end)
         row[ADDRESS] = offset + 8
         row[SOURCE] = intern(
             book,
