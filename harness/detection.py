@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple
 from itertools import islice
 
-from harness.events import canonical_address, event
-from harness.model import Alert, Detection, DueEvent, Reference, SignatureScore
+from harness.events import Key, canonical_address, event_key
+from harness.model import Alert, Detection, Reference, SignatureScore
 from harness.stats import rate_interval
 
 __all__ = ["Invert", "score"]
@@ -52,7 +53,7 @@ def _batches(alerts: Iterable[Alert]) -> Iterator[list[Alert]]:
 
 def _events(
     alerts: Iterable[Alert], invert: Invert, first: int, iterations: int
-) -> Iterator[tuple[int, DueEvent] | None]:
+) -> Iterator[tuple[int, Key] | None]:
     """(iteration counted from 0, event) of each alert; None where no iteration can be told.
 
     An end that the plan leaves alone (multicast, link-local) says nothing about the iteration:
@@ -75,7 +76,9 @@ def _events(
                 continue
             yield (
                 iteration - first,
-                event(alert.proto, src, alert.src_port, dst, alert.dst_port, alert.signature_id),
+                event_key(
+                    alert.proto, src, alert.src_port, dst, alert.dst_port, alert.signature_id
+                ),
             )
 
 
@@ -92,12 +95,12 @@ def score(
     address plan leaves alone. Every alert is counted once:
     raised = detected + repeated + unexpected + unmapped.
     """
-    index = {due: number for number, due in enumerate(reference.due)}
+    index = {astuple(due): number for number, due in enumerate(reference.due)}
     width = len(index)
     seen = bytearray(iterations * width)
     per_iteration = [0] * iterations
     by_signature: Counter[int] = Counter()
-    unexpected: set[tuple[int, DueEvent]] = set()
+    unexpected: set[tuple[int, Key]] = set()
     raised = repeated = unmapped = 0
     for found in _events(alerts, invert, first, iterations):
         raised += 1
@@ -114,7 +117,7 @@ def score(
         else:
             seen[iteration * width + number] = 1
             per_iteration[iteration] += 1
-            by_signature[what.signature_id] += 1
+            by_signature[what[-1]] += 1
     interval = rate_interval(per_iteration, width)
     due_by_signature = Counter(due.signature_id for due in reference.due)
     return Detection(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 
-from harness.model import DueEvent
+__all__ = ["Key", "canonical_address", "event_key"]
 
-__all__ = ["canonical_address", "event"]
+Key = tuple[str, str, int, str, int, int]
+"""(proto, a, a_port, b, b_port, signature_id), as in `harness.model.DueEvent`."""
 
 
 def canonical_address(text: str) -> str:
@@ -14,13 +15,14 @@ def canonical_address(text: str) -> str:
     return str(ipaddress.IPv6Address(text)) if ":" in text else text
 
 
-def event(
+def event_key(
     proto: str, src: str, src_port: int, dst: str, dst_port: int, signature_id: int
-) -> DueEvent:
-    """The event of an alert: both ends in sorted order, whichever way the sensor saw it.
+) -> Key:
+    """The fields of the DueEvent of an alert: both ends in sorted order, whichever way it was seen.
 
     Addresses are given in canonical form. Two flows of one iteration with the same five-tuple are
-    one event; `corpus clean` reports reused tuples.
+    one event.
     """
-    (a, a_port), (b, b_port) = sorted(((src, src_port), (dst, dst_port)))
-    return DueEvent(proto, a, a_port, b, b_port, signature_id)
+    if (src, src_port) <= (dst, dst_port):
+        return proto, src, src_port, dst, dst_port, signature_id
+    return proto, dst, dst_port, src, src_port, signature_id

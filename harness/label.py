@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from harness.errors import ConfigError, SensorFailed
-from harness.events import canonical_address, event
+from harness.events import canonical_address, event_key
 from harness.model import DueEvent, Reference
 from harness.sensors.eve import read_alerts
 from harness.sensors.suricata_config import (
@@ -188,13 +188,15 @@ def _read_due(host: Host, paths: Paths) -> tuple[int, set[DueEvent], dict[int, s
             raised += 1
             signatures[alert.signature_id] = alert.signature
             due.add(
-                event(
-                    alert.proto,
-                    canonical_address(alert.src),
-                    alert.src_port,
-                    canonical_address(alert.dst),
-                    alert.dst_port,
-                    alert.signature_id,
+                DueEvent(
+                    *event_key(
+                        alert.proto,
+                        canonical_address(alert.src),
+                        alert.src_port,
+                        canonical_address(alert.dst),
+                        alert.dst_port,
+                        alert.signature_id,
+                    )
                 )
             )
     return raised, due, signatures

@@ -29,7 +29,7 @@ class Sample:
 
 
 class Watch:
-    """The agent's stream. Samples are kept: at two a second a day's worth is small."""
+    """The agent's stream. Samples are kept: four a second for a trial are few."""
 
     def __init__(self, process: Process) -> None:
         self._process = process

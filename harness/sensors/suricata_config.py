@@ -103,7 +103,7 @@ def read_options(values: Mapping[str, str | int | float | bool]) -> Options:
         settings=tuple(settings),
         flow_events=flow_events,
         ready_timeout=number("ready-timeout", 60.0, 0.1),
-        sample_interval=number("sample-interval", 0.5, 0.05),
+        sample_interval=number("sample-interval", 0.25, 0.05),
         stats_interval=int(number("stats-interval", 1, 1)),
     )
 
