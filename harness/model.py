@@ -47,7 +47,8 @@ class Corpus:
     `digest` is the SHA-256 of the capture file; it names the copy on the generator host.
     `span_s` is the time from the first to the last packet after `max_gap` was applied.
     `home` lists the CIDRs whose addresses are the home class. `packets`, `bytes` (of frames,
-    without FCS) and `flows` count one iteration; `flow_seconds` is the sum of its flows' durations.
+    without FCS) and `flows` count one iteration; `flow_seconds` is the sum of its flows' durations
+    and `max_frame` the largest frame in bytes.
     """
 
     path: str
@@ -60,6 +61,7 @@ class Corpus:
     key: str
     max_gap: float | None = None
     flow_seconds: float = 0.0
+    max_frame: int = 0
 
 
 @dataclass(frozen=True, slots=True)
