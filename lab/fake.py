@@ -62,7 +62,7 @@ class FakeProcess:
         self.pid = pid
         self._lines = list(lines)
         self._exit = exit if seconds is None else None
-        self._later = (time.monotonic() + seconds, exit or Exit(0, None, "exited"))
+        self._later = (time.monotonic() + (seconds or 0.0), exit or Exit(0, None, "exited"))
         self._timed = seconds is not None
         self._error: LabError | None = None
 
