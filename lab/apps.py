@@ -46,6 +46,11 @@ class Site:
         return self.directory / "known_hosts"
 
     @property
+    def sshd(self) -> Path:
+        """Directory of the SSH server."""
+        return self.directory / "sshd"
+
+    @property
     def report(self) -> Path:
         """A small file that clients upload."""
         return self.directory / "report.txt"
@@ -93,7 +98,7 @@ def start_servers(crew: Crew, site: Site, namespace: str) -> Server:
         (_dnsmasq(crew, namespace), "udp", 53),
         (_mail(crew, namespace), "tcp", 25),
     ]
-    server = Server(namespace, site.directory / "sshd", DMZ_SSH, make_keys(site.key, "recording"))
+    server = Server(namespace, site.sshd, DMZ_SSH, make_keys(site.key, "recording"))
     server.start()
     site.known_hosts.write_text(f"{DMZ_SSH} {server.host_key()}\n")
     for member, proto, port in waiting:

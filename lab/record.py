@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from lab.errors import LabError, OptionError
 from lab.record_manifest import Done, Recording, write_manifest
 from lab.scenario import Step, long_steps, short_steps
 from lab.shaping import Shape
+from lab.sshd import Server
 from lab.virtual_files import read_state
 from lab.virtual_layout import Layout, layout
 
@@ -39,25 +41,26 @@ _TAIL = 1.8  # how long unterminated flows are captured
 class RecordOptions:
     """`seconds` is about how long the whole recording takes; `shape` what the path does to it."""
 
-    lab: str = "default"
     seconds: float = 15.0
     shape: Shape = field(default_factory=Shape)
 
 
 def record(
+    lab_name: str,
     output: Path,
     options: RecordOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Recording:
-    """Record into `output` and write `<output>.manifest.json` beside it.
+    """Record in a lab into `output` and write `<output>.manifest.json` beside it.
 
     Raises LabError when the lab is not whole, an application fails on a path without impairments,
     or a flow that was to be cut was not; then nothing is left at `output`. Everything that was
     started is ended, also after an interrupt.
     """
     chosen = options or RecordOptions()
-    lab = _checked(output, chosen)
-    partial = output.with_name(f".{output.name}.partial")
+    lab = _checked(lab_name, output, chosen)
+    # AppArmor lets a confined tcpdump write names that end in .pcap and start with no dot.
+    partial = output.with_name(f"{output.stem}.partial-{os.getpid()}.pcap")
     with _exclusive(lab):
         try:
             recording = _Recorder(lab, chosen, say).run(partial)
@@ -67,7 +70,7 @@ def record(
     return write_manifest(output, recording, chosen.shape)
 
 
-def _checked(output: Path, options: RecordOptions) -> Layout:
+def _checked(lab_name: str, output: Path, options: RecordOptions) -> Layout:
     """Everything that can be refused before anything is started."""
     if not MIN_SECONDS <= options.seconds <= MAX_SECONDS:
         raise OptionError(
@@ -78,10 +81,12 @@ def _checked(output: Path, options: RecordOptions) -> Layout:
         raise OptionError(f"{output}: the directory {output.parent} does not exist; make it first")
     net.require_root("recording")
     net.require_tools("recording", _TOOLS)
-    lab = layout(options.lab)
-    if wrong := virtual.problems(options.lab):
+    lab = layout(lab_name)
+    if wrong := virtual.problems(lab_name):
         more = "" if len(wrong) == 1 else f" (and {len(wrong) - 1} more)"
-        raise LabError(f"lab {options.lab!r}: {wrong[0]}{more}; run `probebench lab up`")
+        raise LabError(
+            f"lab {lab_name!r}: {wrong[0]}{more}; run `probebench lab up --name {lab_name}`"
+        )
     options.shape.check(lab.namespaces.client)
     return lab
 
@@ -113,6 +118,8 @@ class _Recorder:
         self._site = Site(self._home / "site")
         self._running: list[tuple[Done, Member]] = []
         self._zero = time.monotonic()
+        state = read_state(lab)
+        self._mtu = state.options.mtu if state else 1500
 
     def run(self, partial: Path) -> Recording:
         """Record into `partial`."""
@@ -133,17 +140,16 @@ class _Recorder:
         """Take away what a killed recorder left; returns the pids that are not ours."""
         spaces = (self._client, self._server)
         self._crew.end_leftovers(spaces)
+        Server(self._server, self._site.sshd, "", "").stop()
         self._remove_files()
         return {pid for space in spaces for pid in net.processes_in(space)}
 
     def _shape_path(self) -> None:
         clear_addresses(self._client, self._server)
         add_addresses(self._client, self._server)
-        state = read_state(self._lab)
-        mtu = state.options.mtu if state else 1500
         for namespace, interface in ((self._client, "cl0"), (self._server, "sv0")):
             self._options.shape.clear(namespace, interface)
-            self._options.shape.apply(namespace, interface, mtu)
+            self._options.shape.apply(namespace, interface, self._mtu)
 
     def _put_back(self, before: set[int]) -> None:
         spaces = (self._client, self._server)
@@ -178,14 +184,21 @@ class _Recorder:
         ended_ns = time.time_ns()
         self._say(f"captured {counts.captured} packets; ending what still runs")
         self._collect()
-        done = tuple(entry for entry, _ in self._running)
+        done = tuple(replace(entry, at=entry.at - self._zero) for entry, _ in self._running)
         self._judge(done, counts)
-        return Recording(partial, counts, capture.started_ns, ended_ns, done)
+        return Recording(
+            path=partial,
+            counts=counts,
+            started_ns=capture.started_ns,
+            ended_ns=ended_ns,
+            steps=done,
+            mtu=self._mtu,
+        )
 
     def _start(self, step: Step) -> None:
-        at = time.monotonic() - self._zero
+        started = time.monotonic()
         member = self._crew.start(step.application, step.argv, namespace=self._client)
-        self._running.append((Done(step, at), member))
+        self._running.append((Done(step, started), member))
 
     def _short(self, spread: float) -> None:
         """Start the short steps over `spread` seconds, then wait until all of them have ended."""

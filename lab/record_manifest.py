@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
@@ -73,6 +73,7 @@ class Recording:
     started_ns: int
     ended_ns: int
     steps: tuple[Done, ...]
+    mtu: int
     manifest: Path | None = None
 
     @property
@@ -93,9 +94,7 @@ def write_manifest(capture: Path, recording: Recording, shape: Shape) -> Recordi
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(json.dumps(_manifest(capture, recording, shape), indent=2) + "\n")
     partial.replace(path)
-    return Recording(
-        capture, recording.counts, recording.started_ns, recording.ended_ns, recording.steps, path
-    )
+    return replace(recording, path=capture, manifest=path)
 
 
 def _manifest(capture: Path, recording: Recording, shape: Shape) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def _manifest(capture: Path, recording: Recording, shape: Shape) -> dict[str, An
             "active": shape.active,
             "seeded": False,  # netem draws its own random numbers
             **asdict(shape),
-            "tc": [" ".join(words) for words in shape.commands(1500)],
+            "tc": [" ".join(words) for words in shape.commands(recording.mtu)],
             "applied_to": ["client", "server"] if shape.active else [],
         },
         "applications": dict(sorted(applications.items())),

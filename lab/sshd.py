@@ -11,10 +11,11 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.netns_tools import end_processes, in_namespace, process_command, require_tools, run
 
-__all__ = ["PORT", "Server", "make_keys"]
+__all__ = ["PORT", "Server", "make_keys", "release_privsep"]
 
 PORT = 22
 _PRIVSEP = Path("/run/sshd")  # compiled into Debian's sshd; it refuses to start without
+_MADE_PRIVSEP = Path("/run/probebench/.made-run-sshd")
 
 
 def make_keys(path: Path, comment: str) -> str:
@@ -67,7 +68,7 @@ class Server:
         sshd = require_tools("the virtual lab", ["sshd", "ssh-keygen"])["sshd"]
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
-        _PRIVSEP.mkdir(mode=0o755, exist_ok=True)
+        _ensure_privsep()
         self.host_key()
         (self.directory / "authorized_keys").write_text(self.authorized + "\n")
         self.config.write_text(self._configuration())
@@ -142,3 +143,25 @@ def _root_is_locked() -> bool:
     except OSError:
         return False
     return any(line.startswith("root:!") for line in lines)
+
+
+def _ensure_privsep() -> None:
+    """Make sshd's privilege separation directory where no system sshd has made it."""
+    if not _PRIVSEP.exists():
+        _MADE_PRIVSEP.parent.mkdir(mode=0o755, exist_ok=True)
+        _MADE_PRIVSEP.touch()
+        _PRIVSEP.mkdir(mode=0o755, exist_ok=True)
+
+
+def release_privsep() -> None:
+    """Remove that directory if we made it, unless some other sshd has come to need it."""
+    if not _MADE_PRIVSEP.exists():
+        return
+    _MADE_PRIVSEP.unlink()
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        pid = int(comm.parent.name)
+        with suppress(OSError):
+            if comm.read_text().startswith("sshd") and process_command(pid):
+                return
+    with suppress(OSError):
+        _PRIVSEP.rmdir()

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from lab import netns_tools as net
 from lab import subnets
-from lab.errors import OptionError
-from lab.sshd import Server, make_keys
+from lab.errors import LabError, OptionError
+from lab.sshd import Server, make_keys, release_privsep
 from lab.status import status
 from lab.virtual_checks import broken_links, broken_servers, problems
 from lab.virtual_files import State, read_state, write_file, write_inventory, write_state
@@ -34,6 +34,7 @@ __all__ = [
     "Layout",
     "Namespaces",
     "Options",
+    "current_options",
     "down",
     "down_all",
     "exists",
@@ -45,8 +46,6 @@ __all__ = [
 ]
 
 _TOOLS = ("ip", "ethtool", "sshd", "ssh-keygen")
-_MADE_PRIVSEP = RUN_DIR / ".made-run-sshd"
-_PRIVSEP = Path("/run/sshd")
 
 
 def up(
@@ -54,14 +53,14 @@ def up(
 ) -> Path:
     """Build the lab, or verify and repair it; returns the path of its lab.toml.
 
-    A lab that is whole and has these options is left alone. One that only lost an sshd gets it
-    back; anything else broken is taken down and built anew. Raises LabError; a
-    failed or interrupted build leaves nothing behind.
+    Without `options` a lab keeps those it has. A lab that is whole and has these is left alone; one
+    that only lost an sshd gets it back; anything else broken is taken down and built anew. Raises
+    LabError; a failed or interrupted build leaves nothing behind.
     """
     lab = layout(name)
-    wanted = options or Options()
     net.require_root("the virtual lab")
     net.require_tools("the virtual lab", _TOOLS)
+    wanted = options or current_options(name) or Options()
     with _lock():
         if _reuse(lab, wanted, directory):
             return lab.inventory
@@ -72,6 +71,12 @@ def up(
             _remove(lab)
             raise
     return lab.inventory
+
+
+def current_options(name: str = "default") -> Options | None:
+    """Options of a lab that is there, or None."""
+    state = read_state(layout(name))
+    return state.options if state else None
 
 
 def down(name: str = "default") -> bool:
@@ -159,14 +164,17 @@ def _build(lab: Layout, options: Options, directory: Path | None) -> None:
 
 def _start_servers(lab: Layout, state: State) -> None:
     authorized = make_keys(lab.directory / "client_ed25519", f"probebench {lab.name}")
-    if not _PRIVSEP.exists():
-        _MADE_PRIVSEP.touch()
     known = []
     for role, subnet in zip(("generator", "sensor"), state.subnets, strict=True):
         server = lab.server(role, subnet, authorized)
         if server.pid is None or not server.answers():
             server.stop()
             server.start()
+            if not server.answers():
+                raise LabError(
+                    f"sshd of the {role} listens but does not answer on {server.address}; "
+                    "does a firewall of this machine (`nft list ruleset`) drop the lab's traffic?"
+                )
         known.append(f"{server.address} {server.host_key()}\n")
     write_file(lab.directory / "known_hosts", "".join(known))
 
@@ -188,7 +196,9 @@ def _remove(lab: Layout) -> None:
     if lab.link.is_symlink():
         lab.link.unlink()
         if not (directory / "state.json").exists():
-            return  # not ours any more
+            with suppress(OSError):
+                directory.rmdir()
+            return  # whatever is in it is not ours
     if directory.exists():
         shutil.rmtree(directory)
 
@@ -211,20 +221,24 @@ def _lock() -> Iterator[None]:
         RUN_DIR.mkdir(mode=0o755, exist_ok=True)
         with path.open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):  # the last `down` took the file away: once more
-                if path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
-                    yield
-                    return
+            if not _same_file(path, handle.fileno()):
+                continue  # the last `down` took the file away while we waited
+            yield
+            return
+
+
+def _same_file(path: Path, descriptor: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _forget_run_dir() -> None:
     """Remove what the labs share once the last is gone; called under the lock."""
     if names():
         return
-    if _MADE_PRIVSEP.exists():
-        with suppress(OSError):
-            _PRIVSEP.rmdir()
-        _MADE_PRIVSEP.unlink()
+    release_privsep()
     (RUN_DIR / ".lock").unlink(missing_ok=True)
     with suppress(OSError):
         RUN_DIR.rmdir()

@@ -16,7 +16,7 @@ def problems(name: str = "default") -> list[str]:
     lab = layout(name)
     state = read_state(lab)
     if state is None or not lab.inventory.exists():
-        return [f"{lab.state}: no lab {name!r} here; run `probebench lab up --name {name}`"]
+        return [f"no such lab on this machine ({lab.state} is missing)"]
     return [*broken_links(lab), *broken_servers(lab, state)]
 
 

@@ -67,7 +67,7 @@ def write_file(path: Path, text: str) -> None:
 
 
 def _inventory_text(lab: Layout, addresses: dict[str, str], options: Options) -> str:
-    two_cores = (os.cpu_count() or 1) >= 2
+    generator_cpus, sensor_cpus = _cpus(options.workers)
     hosts = "".join(
         f"""
 [hosts.{role}]
@@ -85,6 +85,7 @@ mtu = {options.mtu}
 """
         for role, interface in (("generator", "tx0"), ("sensor", "rx0"))
     )
+    rules = _text(options.rules.resolve()) if options.rules.exists() else ""
     return f"""\
 # Inventory of the virtual lab {lab.name!r}, written by `probebench lab up`.
 # `probebench lab down --name {lab.name}` removes it with the lab; copy it to keep changes.
@@ -94,18 +95,27 @@ name = {_text(lab.name)}
 driver = "tcpreplay"
 host = "generator"
 interface = "tx0"
-{'cpus = "0"' if two_cores else "# cpus: one core only, nothing to keep apart"}
+{generator_cpus}
 
 [sensor]
 driver = "suricata"
 host = "sensor"
 interface = "rx0"
 home = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"]
-rules = [{_text(options.rules.resolve())}]
+rules = [{rules}]
 workers = {options.workers}
 ring_size = {options.ring_size}
-{'cpus = "1"' if two_cores else "# cpus: one core only, nothing to keep apart"}
+{sensor_cpus}
 """
+
+
+def _cpus(workers: int) -> tuple[str, str]:
+    """The lines that keep generator and sensor on cores of their own, as far as there are any."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        return ("# cpus: one core only, nothing to keep apart",) * 2
+    sensor = ",".join(str(core) for core in cores[1 : 1 + workers])
+    return f'cpus = "{cores[0]}"', f'cpus = "{sensor}"'
 
 
 def _text(value: object) -> str:
