@@ -20,7 +20,9 @@ __all__ = [
     "ledger_grid",
     "signature_grid",
     "terminal_grid",
+    "trial_detection_grid",
     "trial_grid",
+    "trial_ledger_grid",
 ]
 
 
@@ -165,20 +167,45 @@ def bias_grid(bias: pd.DataFrame) -> Grid:
             ("flows seen", True, _count("flows_seen")),
             ("alerts due", True, _count("due")),
             ("alerts raised", True, _count("raised")),
+            ("of those due", True, _count("detected")),
             ("status", False, _text("status")),
         ),
         "status",
     )
 
 
+_SCORES = frozenset(
+    ("detection_rate", "detection_low", "repeated", "unexpected", "unmapped")
+)  # mean something for fresh addresses alone
+
+
+def _measured(cell: Callable[[dict[str, Any]], str], name: str = "") -> Callable[..., str]:
+    """A cell that reads "–" where the trial had nothing to observe: it failed, or is naive."""
+
+    def show(row: dict[str, Any]) -> str:
+        naive = row["method"] != "fresh" and name in _SCORES
+        return "–" if naive or row["status"] == "failed" else cell(row)
+
+    return show
+
+
+def _measured_count(name: str) -> Callable[..., str]:
+    return _measured(_count(name), name)
+
+
+def _measured_share(name: str) -> Callable[..., str]:
+    return _measured(_share(name), name)
+
+
+_WHO: tuple[Column, ...] = (("trial", False, _text("trial")), ("status", False, _text("status")))
+
+
 def trial_grid(trials: pd.DataFrame) -> Grid:
-    """Every trial with everything that was measured."""
-    parts: list[Column] = [(PART_NAMES[p], True, _count(p)) for p in PART_NAMES]
+    """Every trial: what was asked, what was sent, what was lost; "–" is what was not measured."""
     return _grid(
         trials,
-        [
-            ("trial", False, _text("trial")),
-            ("status", False, _text("status")),
+        (
+            *_WHO,
             ("phase", False, _text("phase")),
             ("method", False, _text("method")),
             ("asked", True, _asked),
@@ -186,21 +213,39 @@ def trial_grid(trials: pd.DataFrame) -> Grid:
             ("flows/s", True, _amount("offered_flows_per_s")),
             ("bits/s", True, _amount("offered_bps")),
             ("sent in s", True, lambda row: words.number(row["seconds"], 2, "–")),
-            ("packets sent", True, lambda row: words.count(row["offered_packets"], "–")),
-            *parts,
-            ("drop rate", True, _share("drop_rate")),
-            ("due", True, _count("due")),
-            ("detected", True, _count("detected")),
-            ("detection", True, _share("detection_rate")),
-            ("95 % interval", True, _interval),
-            ("raised", True, _count("raised")),
-            ("repeated", True, _count("repeated")),
-            ("unexpected", True, _count("unexpected")),
-            ("unmapped", True, _count("unmapped")),
-            ("flows seen", True, _count("flows_seen")),
-            ("sensor CPU s", True, lambda row: words.number(row["cpu_s"], 2)),
+            ("drop rate", True, _measured_share("drop_rate")),
+            ("sensor CPU s", True, _measured(lambda row: words.number(row["cpu_s"], 2))),
             ("gates", False, _text("gates")),
-        ],
+        ),
+        "status",
+    )
+
+
+def trial_ledger_grid(trials: pd.DataFrame) -> Grid:
+    """The ledger of every trial, in packets."""
+    parts: list[Column] = [(PART_NAMES[p], True, _measured_count(p)) for p in PART_NAMES]
+    offered: Column = ("offered", True, _measured_count("offered_packets"))
+    tolerance: Column = ("tolerance", True, _measured_count("tolerance"))
+    return _grid(trials, (*_WHO, offered, *parts, tolerance), "status")
+
+
+def trial_detection_grid(trials: pd.DataFrame) -> Grid:
+    """The score of every trial."""
+    return _grid(
+        trials,
+        (
+            *_WHO,
+            ("due", True, _measured_count("due")),
+            ("detected", True, _measured_count("detected")),
+            ("detection", True, _measured_share("detection_rate")),
+            ("95 % interval", True, _measured(_interval, "detection_low")),
+            ("raised", True, _measured_count("raised")),
+            ("repeated", True, _measured_count("repeated")),
+            ("unexpected", True, _measured_count("unexpected")),
+            ("unmapped", True, _measured_count("unmapped")),
+            ("flows offered", True, _measured_count("offered_flows")),
+            ("flows seen", True, _measured_count("flows_seen")),
+        ),
         "status",
     )
 

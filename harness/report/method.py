@@ -11,8 +11,10 @@ __all__ = ["METHOD", "commands"]
 METHOD: tuple[tuple[str, str], ...] = (
     (
         "Offered load",
-        "Packets, flows or bits that the generator sent, divided by the time its sending really "
-        "took; not what was asked of it. Bits are those of frames, without FCS, preamble and gap.",
+        "Packets, flows or bits a second that were really offered while iterations were being "
+        "started: the schedule's steady rate, times the share of its packets that were sent, times "
+        "the intended over the real duration. Not what was asked of the generator. Bits are those "
+        "of frames, without FCS, preamble and gap.",
     ),
     (
         "Drop rate",

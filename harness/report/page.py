@@ -17,7 +17,9 @@ from harness.report.grids import (
     gate_list,
     ledger_grid,
     signature_grid,
+    trial_detection_grid,
     trial_grid,
+    trial_ledger_grid,
 )
 from harness.report.method import METHOD, commands
 from harness.results import RunInfo
@@ -134,6 +136,8 @@ def render(info: RunInfo, frames: Frames, sentences: list[str], pictures: list[P
         "gates": gate_list(frames.gates),
         "n_trials": len(trials),
         "trials": trial_grid(trials),
+        "trial_ledgers": trial_ledger_grid(trials),
+        "trial_scores": trial_detection_grid(trials),
         "failures": trials[trials["status"] == "failed"][["trial", "failure"]]
         .rename(columns={"failure": "message"})
         .to_dict("records"),

@@ -44,10 +44,10 @@ TRIAL_COLUMNS: dict[str, str] = {
     "valid": "measured whole, and no gate of severity invalid fired",
     "axis": "pps or flows",
     "asked": "load asked of the generator, in packets/s or new flows/s by axis",
-    "offered": "load really sent on that axis, over the time it really took",
-    "offered_pps": "packets/s really sent",
-    "offered_flows_per_s": "new flows/s really sent",
-    "offered_bps": "bits/s of frames really sent, without FCS, preamble and gap",
+    "offered": "load really offered on that axis while iterations were being started",
+    "offered_pps": "packets/s really offered, likewise",
+    "offered_flows_per_s": "new flows/s really offered, likewise",
+    "offered_bps": "bits/s of frames really offered, likewise; no FCS, preamble, gap",
     "seconds": "time the sending really took",
     "offered_packets": "packets sent, as the generator says",
     "offered_flows": "flows sent, as the generator says",
@@ -61,7 +61,7 @@ TRIAL_COLUMNS: dict[str, str] = {
     "drop_rate": "1 - analysed / offered",
     "due": "distinct (iteration, flow, signature) that the zero-load reference calls for",
     "detected": "those of them that the sensor raised",
-    "detection_rate": "detected / due",
+    "detection_rate": "detected / due; only for method fresh, as what follows but raised",
     "detection_low": "lower bound of the 95 % interval",
     "detection_high": "upper bound of the 95 % interval",
     "raised": "all alerts, duplicates included",
@@ -84,7 +84,7 @@ CURVE_COLUMNS: dict[str, str] = {
     "trials": "trials at this load",
     "valid": "valid trials among them",
     "pooled": "trials that everything that follows is from, see `curves_frame`",
-    "offered": "median load really sent on that axis",
+    "offered": "median load really offered on that axis",
     **{
         f"{name}_{part}": f"{part} of {TRIAL_COLUMNS[name]}, over the pooled trials"
         for name in _SPREAD
@@ -136,6 +136,8 @@ def _difference(trial: Trial, read: Callable[[Any], int | None]) -> int | None:
 def _row(trial: Trial) -> dict[str, Any]:
     axis = trial.load.axis
     found, ledger, sent = trial.detection, trial.ledger, trial.sent
+    # Copies of a naive replay cannot be told apart: only totals mean anything there.
+    scored = found if found and found.due and trial.method == "fresh" else None
     return {
         "trial": trial.name,
         "phase": trial.phase,
@@ -157,13 +159,13 @@ def _row(trial: Trial) -> dict[str, Any]:
         "drop_rate": trial.drop_rate,
         "due": found.due if found else None,
         "detected": found.detected if found else None,
-        "detection_rate": found.rate if found and found.due else None,
-        "detection_low": found.low if found and found.due else None,
-        "detection_high": found.high if found and found.due else None,
+        "detection_rate": scored.rate if scored else None,
+        "detection_low": scored.low if scored else None,
+        "detection_high": scored.high if scored else None,
         "raised": found.raised if found else None,
-        "repeated": found.repeated if found else None,
-        "unexpected": found.unexpected if found else None,
-        "unmapped": found.unmapped if found else None,
+        "repeated": scored.repeated if scored else None,
+        "unexpected": scored.unexpected if scored else None,
+        "unmapped": scored.unmapped if scored else None,
         "flows_seen": _difference(trial, lambda counters: counters.flows),
         "cpu_s": trial.sensor_cpu_s,
         "settled": trial.settled,

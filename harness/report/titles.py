@@ -118,7 +118,7 @@ def loss_sentence(curves: pd.DataFrame) -> str:
     blind = [PART_NAMES[part] for part, total in totals.items() if total is None]
     rest = f"; {words.series(blind)} not observable" if blind else ""
     if lost == 0 and unexplained == 0:
-        return f"All {offered:,} packets offered were analysed{rest}"
+        return f"All {offered:,} packets offered on this curve were analysed{rest}"
     seen = {part: total for part, total in totals.items() if total}
     where = [
         f"{words.percent(total / lost)} of them in {_place(part)}"
@@ -129,7 +129,7 @@ def loss_sentence(curves: pd.DataFrame) -> str:
     open_end = (
         f"{unexplained:,} unexplained" if unexplained else "every packet is accounted for"
     ).replace("-", "−")
-    head = f"{words.percent(lost / offered)} of {offered:,} packets offered were lost"
+    head = f"{words.percent(lost / offered)} of {offered:,} packets offered on this curve were lost"
     return f"{head}: {'; '.join([words.series(where), open_end]) if where else open_end}{rest}"
 
 
@@ -179,7 +179,7 @@ def _replays(methods: list[str]) -> str:
 def bias_sentence(bias: pd.DataFrame) -> str:
     """What the replay methods did to loss and to alerts."""
     lost = bias["lost"]
-    scored = bias[bias["raised"].notna() & bias["due"].notna()]
+    scored = bias[bias["detected"].notna() & bias["due"].notna()]
     n = len(bias)
     replays = f"{_number(n)} replays"
     if lost.isna().all():
@@ -193,15 +193,15 @@ def bias_sentence(bias: pd.DataFrame) -> str:
         loss = f"Packets were lost by {_replays(losers)}"
     if scored.empty:
         return f"{loss}; no replay has a score of its alerts"
-    complete = list(scored.loc[scored["raised"] >= scored["due"], "method"])
-    short = scored[scored["raised"] < scored["due"]]
+    complete = list(scored.loc[scored["detected"] >= scored["due"], "method"])
+    short = scored[scored["detected"] < scored["due"]]
     if short.empty:
         return f"{loss}; every one raised all alerts due"
-    shares = (short["raised"] / short["due"]).astype("float64")
+    shares = (short["detected"] / short["due"]).astype("float64")
     worst = short.iloc[int(shares.to_numpy().argmin())]
     figure = (
         f"{METHOD_NAMES.get(str(worst['method']), worst['method'])} raised "
-        f"{int(worst['raised']):,} of {int(worst['due']):,}"
+        f"{int(worst['detected']):,} of {int(worst['due']):,}"
     )
     if not complete:
         return f"{loss}; none raised every alert due: {figure}"

@@ -90,7 +90,8 @@ def _highest(known: pd.DataFrame, axis: str, column: str, good: float, what: str
         at = words.load(float(first["offered"]), axis)
         if words.missing(first[column]):
             return f"Whether there was {what} at the lowest load, {at}, is {words.NOT_OBSERVABLE}."
-        return f"No load tested had {what} at it and below: not so already at {at}."
+        begun = "Packets were lost" if column.startswith("drop") else "Alerts due were missing"
+        return f"{begun} already at the lowest load tested, {at}."
     sentence = f"Highest load tested with {what} at it and at every lower one: "
     sentence += words.load(best, axis)
     row = known[known["offered"] == best].iloc[0]
