@@ -1,0 +1,55 @@
+"""What a gate is, and the register of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.model import Capabilities, Severity
+from harness.results import Trial
+
+__all__ = ["GATES", "Check", "Context", "Finding", "Gate", "gate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a gate needs beside the trial. `earlier` are the run's previous trials, if known."""
+
+    capabilities: Capabilities
+    co_located: bool = False
+    earlier: tuple[Trial, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A gate's sentence and the numbers in it."""
+
+    message: str
+    numbers: dict[str, float]
+
+
+Check = Callable[[Trial, Context], Finding | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A registered gate."""
+
+    code: str
+    severity: Severity
+    title: str
+    advice: str
+    check: Check
+
+
+GATES: dict[str, Gate] = {}
+
+
+def gate(code: str, severity: Severity, title: str, advice: str) -> Callable[[Check], Check]:
+    """Register a check under its code; the checks are in `gates_wire` and `gates_sensor`."""
+
+    def register(check: Check) -> Check:
+        GATES[code] = Gate(code, severity, title, advice, check)
+        return check
+
+    return register
