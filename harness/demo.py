@@ -122,7 +122,7 @@ def _corpus_on_a_lab(
             "Record real applications, from late to early",
             f"probebench lab record --name {options.lab} -o {raw}",
         )
-        record(options.lab, raw, RecordOptions(seconds=options.record_seconds))
+        record(options.lab, raw, RecordOptions(options.record_seconds))
         progress.step(
             f"3/{steps}",
             "Strip half-flows, with a reason for each",

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.corpus import CorpusFiles, address_plan, describe, rehearse
+from harness.corpus import CorpusFiles, address_plan, describe
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
 from harness.model import Corpus
 from harness.profile import Profile
 from harness.progress import Progress
-from harness.reference import reference_for
+from harness.reference import reference_for, rehearse
 from harness.results import RunDir, RunInfo
 from harness.sensors.registry import make_sensor
 from harness.trial import Port, Rig
@@ -98,8 +98,10 @@ def open_session(
         if earlier is not None:
             _same(earlier, profile, corpus, run.path)
         plan = address_plan(files.capture, inventory.sensor.home, key)
-        reference = reference_for(files, corpus, receive.host, inventory.sensor, progress)
-        rehearse(corpus, plan, reference, receive.host, inventory.sensor)
+        reference = reference_for(files, receive.host, inventory.sensor, progress)
+        reference, notes = rehearse(corpus, plan, reference, receive.host, inventory.sensor)
+        for note in notes:
+            progress.say(f"warning: {note}")
         generator.prepare(corpus)
         info = earlier or RunInfo(
             profile=profile.model_dump(mode="json"),
@@ -111,6 +113,7 @@ def open_session(
             seeds={"permutation_key": key},
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             sensor=f"{sensor.name} {sensor.version}",
+            notes=notes,
         )
         run.write_info(info)
         plan.save(run.path / "plan.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from harness.calibrate import choose_loads
 from harness.errors import ConfigError
@@ -38,11 +38,13 @@ class Sweeper:
     session: Session
     profile: Profile
     next_iteration: int = 0
+    ran: int = 0
+    found: int = 0
+    _done: dict[str, Trial] = field(init=False)
 
     def __post_init__(self) -> None:
         self._done = {trial.name: trial for trial in self.session.run.trials()}
         prune_timeline(self.session.run, set(self._done))
-        self.ran = self.found = 0
 
     def trial(self, spec: TrialSpec, generator: Generator | None = None) -> Trial:
         """Run one trial, or return its record when the run already has it."""
