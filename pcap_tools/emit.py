@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pcap_tools.edits import KIND, QUOTE, SOURCE, TARGET
-from pcap_tools.kernels import I32, I64, U8, U64, copy_bytes, kernel, store32
+from pcap_tools.kernels import I32, I64, U8, U64, copy_bytes, inlined, kernel, store32
 from pcap_tools.patch import patch
 from pcap_tools.stand_ins import Scheme, fill_line, new_tables, refresh
 from pcap_tools.template import HEADER, Template, reordered
@@ -35,10 +35,11 @@ _STATE = 5
 class _Records(NamedTuple):
     """The template as the kernels take it, in the order of a cycle (or of time for the heap).
 
-    `phase` is t_j mod Δ and `lag` ⌊t_j / Δ⌋ (for the heap t_j and 0).
+    `blob` holds one number, the memory address of the records (array views in the loop would cost
+    atomic reference counts). `phase` is t_j mod Δ and `lag` ⌊t_j / Δ⌋ (for the heap t_j and 0).
     """
 
-    blob: U8
+    blob: I64
     start: I64
     phase: I64
     lag: I64
@@ -59,27 +60,19 @@ class _Run(NamedTuple):
 _FIRST, _COUNT, _EVERY, _EPOCH, _MAX_LAG, _LINES, _DIRECT, _TICK = range(8)
 
 
-@kernel
-def _write(records: _Records, run: _Run, index: int, iteration: int, due: int, target: int) -> None:
-    """Write one record at a memory address: copy, stamp, patch."""
-    start = records.start[index]
-    copy_bytes(target, records.blob.ctypes.data + start, records.start[index + 1] - start)
+@inlined
+def _stamp(target: int, due: int, tick: int) -> None:
+    """Put the timestamp into the record at a memory address."""
     second = np.uint64(due) // np.uint64(1_000_000_000)
     rest = np.uint64(due) - second * np.uint64(1_000_000_000)
     store32(target, second)
-    store32(target + 4, rest // np.uint64(1000) if run.scalars[_TICK] == 1000 else rest)
-    row = records.rows[index]
-    line = 0
-    if run.scalars[_DIRECT]:
-        _refresh_row(records, run, row, iteration)
-    else:
-        line = iteration % run.scalars[_LINES]
-    patch(target + HEADER, row, records.quotes, run.v4, run.v6, line)
+    store32(target + 4, rest // np.uint64(1000) if tick == 1000 else rest)
 
 
 @kernel
-def _refresh_row(records: _Records, run: _Run, row: I32, iteration: int) -> None:
+def _refresh_row(records: _Records, run: _Run, index: int, iteration: int) -> None:
     """Compute the stand-ins that one packet needs into line 0."""
+    row = records.rows[index]
     if row[KIND] == 0:
         return
     refresh(run.scheme, row[KIND], row[SOURCE], iteration, run.v4, run.v6, 0)
@@ -98,31 +91,48 @@ def _begin(run: _Run, iteration: int) -> None:
 
 
 @kernel
-def _fill_cycles(records: _Records, run: _Run, state: I64, out: U8) -> int:
-    """Fill `out` with the next records, cycle by cycle; returns the bytes used."""
-    first = run.scalars[_FIRST]
-    count = run.scalars[_COUNT]
-    last_cycle = count - 1 + run.scalars[_MAX_LAG]
+def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) -> int:
+    """Fill the memory at `out` with the next records, cycle by cycle; returns the bytes used."""
+    # Everything the inner loop reads is a local: an attribute of a tuple costs atomic reference
+    # counts at every use, which would be most of the time.
+    start, phase, lags, rows, quotes = (
+        records.start,
+        records.phase,
+        records.lag,
+        records.rows,
+        records.quotes,
+    )
+    v4, v6 = run.v4, run.v6
+    first, count, every = run.scalars[_FIRST], run.scalars[_COUNT], run.scalars[_EVERY]
+    epoch, max_lag, lines = run.scalars[_EPOCH], run.scalars[_MAX_LAG], run.scalars[_LINES]
+    direct, tick = run.scalars[_DIRECT], run.scalars[_TICK]
+    blob = records.blob[0]
+    last_cycle = count - 1 + max_lag
     used = 0
-    room = out.size
-    packets = records.phase.size
+    packets = phase.size
     cycle = state[_CYCLE]
     position = state[_POSITION]
     while cycle <= last_cycle:
         if position == 0 and cycle < count and state[_STARTED] == cycle:
             _begin(run, first + cycle)
             state[_STARTED] = cycle + 1
-        base = run.scalars[_EPOCH] + (first + cycle) * run.scalars[_EVERY]
+        base = epoch + (first + cycle) * every
         while position < packets:
-            number = cycle - records.lag[position]
+            number = cycle - lags[position]
             if 0 <= number < count:
-                size = records.start[position + 1] - records.start[position]
+                source = start[position]
+                size = start[position + 1] - source
                 if used + size > room:
                     state[_CYCLE] = cycle
                     state[_POSITION] = position
                     return used
-                due = base + records.phase[position]
-                _write(records, run, position, first + number, due, out.ctypes.data + used)
+                target = out + used
+                copy_bytes(target, blob + source, size)
+                _stamp(target, base + phase[position], tick)
+                line = (first + number) % lines
+                if direct:
+                    _refresh_row(records, run, position, first + number)
+                patch(target + HEADER, rows, position, quotes, v4, v6, line)
                 used += size
             position += 1
         position = 0
@@ -150,35 +160,49 @@ def _sift_down(heap: I64, size: int) -> None:
             child = right
         if due < heap[child, 0] or (due == heap[child, 0] and number < heap[child, 1]):
             break
-        heap[hole, :] = heap[child, :]
+        for column in range(3):
+            heap[hole, column] = heap[child, column]
         hole = child
     heap[hole, 0], heap[hole, 1], heap[hole, 2] = due, number, position
 
 
 @kernel
-def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: U8) -> int:
-    """Fill `out` with the next records, by merging the iterations; returns the bytes used."""
-    first = run.scalars[_FIRST]
+def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, room: int) -> int:
+    """Like `_fill_cycles`, by merging the iterations; returns the bytes used."""
+    start, phase, rows, quotes = records.start, records.phase, records.rows, records.quotes
+    v4, v6 = run.v4, run.v6
+    first, lines = run.scalars[_FIRST], run.scalars[_LINES]
+    direct, tick = run.scalars[_DIRECT], run.scalars[_TICK]
     base = run.scalars[_EPOCH] + first * run.scalars[_EVERY]
+    blob = records.blob[0]
     used = 0
-    packets = records.phase.size
-    while state[_HEAP]:
-        number, position = heap[0, 1], heap[0, 2]
-        size = records.start[position + 1] - records.start[position]
-        if used + size > out.size:
-            return used
+    packets = phase.size
+    left = state[_HEAP]
+    while left:
+        due, number, position = heap[0, 0], heap[0, 1], heap[0, 2]
+        source = start[position]
+        size = start[position + 1] - source
+        if used + size > room:
+            break
         if position == 0:
             _begin(run, first + number)
-        _write(records, run, position, first + number, base + heap[0, 0], out.ctypes.data + used)
+        target = out + used
+        copy_bytes(target, blob + source, size)
+        _stamp(target, base + due, tick)
+        if direct:
+            _refresh_row(records, run, position, first + number)
+        patch(target + HEADER, rows, position, quotes, v4, v6, (first + number) % lines)
         used += size
         if position + 1 < packets:
-            heap[0, 0] += records.phase[position + 1] - records.phase[position]
+            heap[0, 0] = due + phase[position + 1] - phase[position]
             heap[0, 2] = position + 1
         else:
-            state[_HEAP] -= 1
-            heap[0, :] = heap[state[_HEAP], :]
-        _sift_down(heap, state[_HEAP])
-    state[_DONE] = 1
+            left -= 1
+            for column in range(3):
+                heap[0, column] = heap[left, column]
+        _sift_down(heap, left)
+    state[_HEAP] = left
+    state[_DONE] = 0 if left else 1
     return used
 
 
@@ -212,11 +236,17 @@ class Emitter:
             order = np.lexsort((-lag, phase))  # stable: ties end in the corpus's order
             ordered, phase, lag = reordered(template, order), phase[order], lag[order]
             lines = min(asked.count, max_lag + 1)
+        self._ordered = ordered  # keeps the blob's memory, which the kernels know by address
         scheme = Scheme.of(template.plan)
         direct = lines * (scheme.own4.nbytes + scheme.own6.nbytes) > _TABLE_BYTES
         v4, v6 = new_tables(scheme, 1 if direct else lines)
         self._records = _Records(
-            ordered.blob, ordered.start, phase, lag, ordered.rows, ordered.quotes
+            np.array([ordered.blob.ctypes.data]),
+            ordered.start,
+            phase,
+            lag,
+            ordered.rows,
+            ordered.quotes,
         )
         scalars = [
             asked.first,
@@ -224,7 +254,7 @@ class Emitter:
             every,
             template.first_ns,
             max_lag,
-            lines,
+            1 if direct else lines,
             int(direct),
             1 if nanoseconds else 1000,
         ]
@@ -240,5 +270,7 @@ class Emitter:
     def fill(self, out: U8) -> int:
         """Fill `out` from its beginning; returns the bytes used, whole records only."""
         if self._heap is not None:
-            return _fill_heap(self._records, self._run, self._state, self._heap, out)
-        return _fill_cycles(self._records, self._run, self._state, out)
+            return _fill_heap(
+                self._records, self._run, self._state, self._heap, out.ctypes.data, out.size
+            )
+        return _fill_cycles(self._records, self._run, self._state, out.ctypes.data, out.size)

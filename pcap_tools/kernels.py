@@ -29,6 +29,7 @@ __all__ = [
     "U64",
     "as_int",
     "copy_bytes",
+    "inlined",
     "kernel",
     "load16",
     "load32",
@@ -54,6 +55,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def kernel(function: _F) -> _F:
     """Compile to machine code, cached on disk, without the interpreter lock."""
     return cast(_F, numba.njit(cache=True, nogil=True)(function))
+
+
+def inlined(function: _F) -> _F:
+    """A kernel copied into its callers: every array handed to a call that stays one costs two
+    atomic reference counts, which in a loop over packets is most of the time."""
+    return cast(_F, numba.njit(cache=True, nogil=True, inline="always")(function))
 
 
 @kernel
