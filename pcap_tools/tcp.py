@@ -62,9 +62,8 @@ def starts_new_flow(flow: Row, row: Row, end: Word) -> bool:
         return not same and (fins or reset or flow.state[0] == _INACTIVE)
     if same:
         return bool(fins or (reset and flow.synack))
-    if end == 1 and flow.state[0] == _SYN_SENT and flow.state[1] == _INACTIVE:
-        return False  # simultaneous open (RFC 9293, 3.5)
-    return True
+    # The other end's SYN in answer to a SYN is a simultaneous open (RFC 9293, 3.5).
+    return not (end == 1 and flow.state[0] == _SYN_SENT and flow.state[1] == _INACTIVE)
 
 
 @kernel
@@ -120,12 +119,9 @@ def _history(flow: Row, flags: Word, payload: Word, end: Word) -> None:
         flow.first_letter = 1 if plain else 2
     if end == 1:
         return
-    if (
-        controls > 1
-        or flags & _FIN
-        or (controls == 1 and flags & _SYN and flags & _ACK)
-        or (controls == 0 and payload == 0 and flags & _ACK)
-    ):
+    handshake = controls == 1 and flags & _SYN and flags & _ACK
+    empty_ack = controls == 0 and payload == 0 and flags & _ACK
+    if controls > 1 or flags & _FIN or handshake or empty_ack:
         flow.spoiled = 1
     elif controls == 1 and flags & _RST and flow.first_letter == 1 and not flow.spoiled:
         flow.rstos0 = 1

@@ -120,7 +120,7 @@ def _key_ports(row: Row) -> Word:
 
 
 @kernel
-def _sender_is_server(row: Row) -> bool:
+def _sender_is_server(row: Row) -> Word:
     """Who opened a flow whose first captured packet is `row`: the other end?
 
     TCP: a SYN is the client's, a SYN-ACK the server's; without a handshake the lower port is the
