@@ -33,7 +33,7 @@ from pcap_tools.timeline import cap_gaps, find_flows
 __all__ = ["ExpandOptions", "ExpandReport", "expand", "prepare"]
 
 STDOUT = "-"
-_BUFFER = 1 << 20  # bytes of one write: what a pipe of the size asked for takes at once
+_BUFFER = 1 << 18  # bytes of one write: stays in the second-level cache
 _PIPE = 1 << 20  # Linux: /proc/sys/fs/pipe-max-size is 1 MiB for users without privilege
 
 
