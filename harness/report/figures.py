@@ -81,7 +81,7 @@ def detection_vs_load(curves: pd.DataFrame, trials: pd.DataFrame, name: str) -> 
         found["detection_low"],
         found["detection_high"],
         color=COLOURS["blue"],
-        alpha=0.18,
+        alpha=0.25,
         linewidth=0,
         label="95 % interval",
     )
@@ -104,16 +104,17 @@ def detection_vs_load(curves: pd.DataFrame, trials: pd.DataFrame, name: str) -> 
     )
     _points(upper, trials, "detection_rate", COLOURS["blue"])
     drops = line[line["drop_rate_median"].notna()]
-    lower.plot(
-        drops["offered"],
-        drops["drop_rate_median"],
-        color=COLOURS["vermillion"],
-        marker="s",
-        markersize=4.5,
-        linewidth=1.8,
-        clip_on=False,
-        label="drop rate, median of repeats",
-    )
+    if len(drops):
+        lower.plot(
+            drops["offered"],
+            drops["drop_rate_median"],
+            color=COLOURS["vermillion"],
+            marker="s",
+            markersize=4.5,
+            linewidth=1.8,
+            clip_on=False,
+            label="drop rate, median of repeats",
+        )
     _points(lower, trials, "drop_rate", COLOURS["vermillion"])
     _asked(lower, trials)
     _limits(upper, lower, trials)
@@ -150,6 +151,7 @@ def _legends(upper: Axes, lower: Axes, blind: bool) -> None:
     if blind:
         note = f"drop rate {words.NOT_OBSERVABLE}"
         lower.text(0.5, 0.5, note, transform=lower.transAxes, ha="center", color=PALE)
+        lower.set_yticks([])
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -170,7 +172,7 @@ def _bars(curves: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str, Any]]:
     return sorted(bars, key=lambda bar: (bar["at"], not bar["sound"]))
 
 
-def _stack(axes: Axes, x: int, bar: dict[str, Any]) -> None:
+def _stack(axes: Axes, x: int, bar: dict[str, Any], crowd: int) -> None:
     total, base = float(bar["offered_packets"]), 0.0
     for part in LEDGER_PARTS:
         value = bar[part]
@@ -190,15 +192,13 @@ def _stack(axes: Axes, x: int, bar: dict[str, Any]) -> None:
             alpha=1.0 if bar["sound"] else 0.45,
         )
         base += max(0.0, share)
-    analysed = bar["analysed"]
-    if words.missing(analysed):
-        note = "loss\n" + words.NOT_OBSERVABLE.replace(" ", "\n")
-    else:
-        lost = 1 - float(analysed) / total
+    if not words.missing(bar["analysed"]):
+        lost = 1 - float(bar["analysed"]) / total
         note = "no loss" if lost == 0 else f"{words.percent(lost)}\nlost"
         if lost < 0:
             note = f"{words.percent(-lost)}\ntoo many"
-    axes.text(x, max(base, 0.02) + 0.015, note, ha="center", va="bottom", fontsize=8)
+        size = 8 if crowd < 10 else 6.5
+        axes.text(x, max(base, 0.02) + 0.015, note, ha="center", va="bottom", fontsize=size)
 
 
 def where_packets_went(curves: pd.DataFrame, trials: pd.DataFrame, name: str) -> Drawn:
@@ -208,13 +208,13 @@ def where_packets_went(curves: pd.DataFrame, trials: pd.DataFrame, name: str) ->
     bars = _bars(curves, trials)
     made, (axes,) = figure(4.6)
     for x, bar in enumerate(bars):
-        _stack(axes, x, bar)
+        _stack(axes, x, bar, len(bars))
     percent_axis(axes)
     _ledger_limits(axes, bars)
     axes.spines["bottom"].set_visible(False)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xticks(range(len(bars)), [bar["label"] for bar in bars])
-    axes.tick_params(axis="x", length=0)
+    axes.tick_params(axis="x", length=0, labelsize=9 if len(bars) < 10 else 7.5)
     axes.set_xlim(-0.6, max(len(bars), 1) - 0.4)
     axes.set_ylabel("Share of packets offered")
     axis = str(trials["axis"].iloc[0])

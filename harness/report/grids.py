@@ -94,10 +94,10 @@ def curve_grid(curves: pd.DataFrame) -> Grid:
         curves,
         (
             ("asked", True, _asked),
-            ("offered packets/s", True, _amount("offered_pps_median")),
-            ("offered flows/s", True, _amount("offered_flows_per_s_median")),
+            ("packets/s", True, _amount("offered_pps_median")),
+            ("flows/s", True, _amount("offered_flows_per_s_median")),
             (
-                "offered bits",
+                "bits",
                 True,
                 lambda row: words.bits(row["offered_bps_median"]).replace(
                     words.NOT_OBSERVABLE, "–"
@@ -215,7 +215,7 @@ def trial_grid(trials: pd.DataFrame) -> Grid:
             ("sent in s", True, lambda row: words.number(row["seconds"], 2, "–")),
             ("drop rate", True, _measured_share("drop_rate")),
             ("sensor CPU s", True, _measured(lambda row: words.number(row["cpu_s"], 2))),
-            ("gates", False, _text("gates")),
+            ("gates", False, lambda row: str(row["gates"]).replace(" ", ", ").replace("(", " (")),
         ),
         "status",
     )

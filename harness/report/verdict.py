@@ -121,9 +121,16 @@ def _ledger_sentence(trials: pd.DataFrame) -> str:
             f"largest unexplained part is {_signed(kept)}."
         )
     return (
-        f"The ledger does not add up in {', '.join(torn['trial'])}{note}; the largest "
+        f"The ledger does not add up in {_named(torn, len(kept))}{note}; the largest "
         f"unexplained part is {_signed(kept)}."
     )
+
+
+def _named(torn: pd.DataFrame, n: int) -> str:
+    names = list(torn["trial"])
+    if len(names) <= 6:
+        return words.series(names)
+    return f"{len(names):,} of {words.plural(n, 'trial')} (see their ledgers below)"
 
 
 def _all(n: int) -> str:
