@@ -144,7 +144,7 @@ def label(
         if done.returncode != 0:
             raise SensorFailed(
                 f"{host.name}: suricata -r {capture.name} ended with status {done.returncode}: "
-                f"{first_error(done.stdout + done.stderr) or _log_tail(host, paths)}"
+                f"{first_error(done.stderr) or _log_tail(host, paths)}"
             )
         _must_have_decoded(host, paths, capture, packets)
         raised, due, signatures = _read_due(host, paths)

@@ -5,7 +5,7 @@ and prints JSON lines.
 
   reset {run, mark}            end a leftover Suricata of ours, empty the run directory
   ask   {path, commands}       one line: the answers of the unix socket, in order
-  watch {path, interface, alerts, workers, interval, timeout}
+  watch {path, interface, log, alerts, workers, interval, timeout}
                                `{"event": "ready"}` once the capture runs, then samples until
                                Suricata is gone
 
@@ -29,6 +29,8 @@ import time
 from typing import Any, BinaryIO
 
 STARTUP_POLL_S = 0.02
+# A configuration without a log file: how long the captures must run to be taken as reading.
+UNLOGGED_S = 1.0
 
 
 class Socket:
@@ -183,13 +185,27 @@ def say(message: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def engine_started(log: str) -> bool | None:
+    """Whether the log says that every thread reads packets; None when there is no log file.
+
+    A running capture socket is not enough: Suricata throws away what arrives before all its
+    threads are there (source-af-packet.c, AFPSynchronizeStart), and counts it nowhere.
+    """
+    try:
+        with open(log, "rb") as file:
+            return b"Engine started" in file.read()
+    except OSError:
+        return None
+
+
 def wait_ready(
-    path: str, interface: str, workers: int, timeout: float
+    path: str, interface: str, log: str, workers: int, timeout: float
 ) -> tuple[Socket | None, int]:
-    """Poll until the socket answers and `workers` capture sockets run (0: at least one)."""
+    """Poll until the socket answers, `workers` captures run (0: at least one) and read packets."""
     end = time.monotonic() + timeout
     link: Socket | None = None
     count = 0
+    running_since = None
     ifindex = interface_index(interface)
     while time.monotonic() < end:
         try:
@@ -198,7 +214,12 @@ def wait_ready(
             count = running_captures(link.pid, ifindex)
             answer = link.ask("iface-stat", iface=interface)
             if count >= max(1, workers) and answer.get("return") == "OK":
-                return link, count
+                running_since = running_since or time.monotonic()
+                started = engine_started(log)
+                if started is None:
+                    started = time.monotonic() - running_since > UNLOGGED_S
+                if started:
+                    return link, count
         except OSError:
             link = None
         time.sleep(STARTUP_POLL_S)
@@ -224,9 +245,15 @@ def sample(link: Socket, interface: str, counter: LineCounter) -> dict[str, Any]
 
 
 def watch(
-    path: str, interface: str, alerts: str, workers: int, interval: float, timeout: float
+    path: str,
+    interface: str,
+    log: str,
+    alerts: str,
+    workers: int,
+    interval: float,
+    timeout: float,
 ) -> None:
-    link, count = wait_ready(path, interface, workers, timeout)
+    link, count = wait_ready(path, interface, log, workers, timeout)
     if link is None:
         say({"event": "not-ready", "captures": count})
         return

@@ -105,9 +105,10 @@ class SuricataSensor:
             [spec.binary, "-T", *argv, "-l", self._paths.run], check=False, timeout=300, sudo=True
         )
         if tested.returncode != 0:
+            said = first_error(self._read_tail("suricata.log", 1 << 16) + tested.stderr)
             raise SensorFailed(
                 f"{host.name}: suricata -T refuses the configuration or the rules: "
-                f"{first_error(tested.stdout + tested.stderr) or self._last_log_line()}"
+                f"{said or self._last_log_line()}"
             )
 
     def _command(self) -> list[str]:
@@ -146,6 +147,7 @@ class SuricataSensor:
         argument = {
             "path": self._paths.socket,
             "interface": self._spec.interface,
+            "log": self._paths.log("suricata.log"),
             "alerts": self._paths.log("alerts.json"),
             "workers": 0 if self._options.config else self._spec.workers,
             "interval": self._options.sample_interval,
