@@ -159,10 +159,10 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _bars(curves: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """One bar a load from its pooled trials, and one for every invalid trial with a ledger."""
+    """One bar a load from its valid trials, and one for every invalid trial with a ledger."""
     bars: list[dict[str, Any]] = []
     for row in _records(curves.sort_values("asked")):
-        if row["pooled"]:
+        if row["valid"]:
             label = words.amount(float(row["offered"]))
             bars.append({**row, "label": label, "sound": True, "at": row["offered"]})
     wrong = trials[~trials["valid"].astype(bool) & trials["unexplained"].notna()]

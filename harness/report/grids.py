@@ -133,7 +133,7 @@ def terminal_grid(curves: pd.DataFrame) -> Grid:
 def ledger_grid(curves: pd.DataFrame) -> Grid:
     """Packets in each part of the ledger, by load."""
     parts: list[Column] = [(PART_NAMES[p], True, _count(p)) for p in PART_NAMES]
-    known = curves[curves["pooled"] > 0]
+    known = curves[curves["valid"] > 0]
     return _grid(
         known, [("asked", True, _asked), ("offered", True, _count("offered_packets")), *parts]
     )

@@ -49,15 +49,14 @@ METHOD: tuple[tuple[str, str], ...] = (
         "Repeats",
         "Repeats of a load are pooled: counts are summed, detection is the ratio of the sums, and "
         "its interval is the envelope of the trials' 95 % intervals (lowest low, highest high). "
-        "Offered load and drop rate are medians, with minimum and maximum. Invalid and failed "
-        "trials enter no pooled number; generator-limited ones only at a load that no other valid "
-        "trial reached.",
+        "Offered load and drop rate are medians, with minimum and maximum. Invalid "
+        "(also generator-limited) and failed trials enter no pooled number.",
     ),
     (
         "Invalid, generator-limited, failed",
         "Invalid: measured, but a gate says that the measurement is not sound. Generator-limited: "
-        "less was sent than asked. Failed: not measured. All stay in the table; those with numbers "
-        "are drawn hollow or pale.",
+        "invalid only because less was sent than asked. Failed: not measured. All stay in the "
+        "table; those with numbers are drawn hollow or pale.",
     ),
     (
         "Not observable",

@@ -154,7 +154,7 @@ def render(info: RunInfo, frames: Frames, sentences: list[str], pictures: list[P
         ],
     }
     names = {"verdict": "Verdict", "parameters": "Key parameters", "curves": "Curves"}
-    if (frames.curves["pooled"] > 0).any():
+    if (frames.curves["valid"] > 0).any():
         names["ledger"] = "Ledger"
     if len(frames.signatures):
         names["signatures"] = "Signatures"

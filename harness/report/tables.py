@@ -40,7 +40,7 @@ TRIAL_COLUMNS: dict[str, str] = {
     "phase": "calibration, sweep or bias",
     "method": "replay method: fresh, loop, unique-ip, raw-loop",
     "repeat": "number of the repetition at this load",
-    "status": "valid, generator-limited (sent less than asked, else sound), invalid or failed",
+    "status": "valid, generator-limited (that gate alone makes it invalid), invalid or failed",
     "valid": "measured whole, and no gate of severity invalid fired",
     "axis": "pps or flows",
     "asked": "load asked of the generator, in packets/s or new flows/s by axis",
@@ -82,11 +82,10 @@ CURVE_COLUMNS: dict[str, str] = {
     "axis": "pps or flows",
     "asked": "load asked of the generator, in packets/s or new flows/s by axis",
     "trials": "trials at this load",
-    "valid": "valid trials among them",
-    "pooled": "trials that everything that follows is from, see `curves_frame`",
+    "valid": "valid trials among them; everything that follows is from these alone",
     "offered": "median load really offered on that axis",
     **{
-        f"{name}_{part}": f"{part} of {TRIAL_COLUMNS[name]}, over the pooled trials"
+        f"{name}_{part}": f"{part} of {TRIAL_COLUMNS[name]}, over the valid trials"
         for name in _SPREAD
         for part in ("median", "min", "max")
     },
@@ -116,7 +115,7 @@ _RANK = {"invalid": 0, "warning": 1, "info": 2}
 def status_of(trial: Trial) -> str:
     """One word for a trial: valid, generator-limited, invalid or failed.
 
-    "generator-limited" when that gate fired and is all that may make the trial invalid.
+    "generator-limited" when that gate fired and no other makes the trial invalid.
     """
     if trial.failure is not None:
         return "failed"
@@ -196,17 +195,14 @@ def _whole_sum(values: pd.Series[Any]) -> Any:
 
 
 def _curve_row(axis: str, asked: float, trials: pd.DataFrame) -> dict[str, Any]:
-    valid = trials[trials["valid"].astype(bool)]
-    reached = valid[valid["status"] == "valid"]
-    good = reached if len(reached) else valid
+    good = trials[trials["valid"].astype(bool)]
     scored = good[good["detection_rate"].notna()]
     due, detected = int(scored["due"].sum()), int(scored["detected"].sum())
     row: dict[str, Any] = {
         "axis": axis,
         "asked": asked,
         "trials": len(trials),
-        "valid": len(valid),
-        "pooled": len(good),
+        "valid": len(good),
         "offered": good["offered"].median(),
     }
     for name in _SPREAD:
@@ -229,9 +225,7 @@ def curves_frame(run: RunDir) -> pd.DataFrame:
     Repeats are pooled: counts are summed and the detection rate is the ratio of the sums. Its
     interval is the envelope of the trials' own 95 % intervals (lowest low, highest high): wider
     than an interval of the pooled counts would be, so it also covers what differs between
-    repeats. Invalid and failed trials are counted in `trials` and enter nothing else. Trials
-    that are valid but generator-limited were offered another load than their neighbours: they
-    are pooled only at a load that no other valid trial reached.
+    repeats. Invalid and failed trials are counted in `trials` and enter nothing else.
     """
     trials = trials_frame(run)
     sweep = trials[trials["phase"] == "sweep"]

@@ -26,7 +26,7 @@ def verdict(frames: Frames) -> list[str]:
     for axis in sorted(curves["axis"].unique()):
         own = curves[curves["axis"] == axis]
         said += _load_sentences(own)
-        if (own["pooled"] > 0).any():
+        if (own["valid"] > 0).any():
             said.append(loss_sentence(own) + ".")
         part = signatures[signatures["axis"] == axis]
         if part["detection_rate"].notna().any():

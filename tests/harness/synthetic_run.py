@@ -160,7 +160,7 @@ def specials(axis: str, options: Options) -> list[Trial]:
         gates=(
             GateResult(
                 "generator-limited",
-                "warning",
+                "invalid",
                 "The generator sent less than was asked",
                 "sent 83.3 % of the load asked",
                 "Lower the load or give the generator more cores.",

@@ -81,6 +81,7 @@ class TestLedger:
             bar.get_height()
             for bar in bars
             if colors.to_hex(bar.get_facecolor()) == style.COLOURS["vermillion"]
+            and bar.get_alpha() == 1
         ]
         curves = tables.curves_frame(run)
         lost = (curves["kernel"] / curves["offered_packets"])[curves["kernel"] > 0]

@@ -101,7 +101,7 @@ class TestCurves:
         assert [float(row["asked"]) for row in rows] == list(LOADS)
         for row in rows:
             good = recorded(run, axis, float(row["asked"]))
-            assert int(row["pooled"]) == len(good) == 2
+            assert int(row["valid"]) == len(good) == 2
             due = sum(t["detection"]["due"] for t in good)
             detected = sum(t["detection"]["detected"] for t in good)
             assert (int(row["due"]), int(row["detected"])) == (due, detected)
@@ -134,19 +134,21 @@ class TestCurves:
     def test_unsound_trials_are_counted_but_not_pooled(self, run: RunDir) -> None:
         curves = tables.curves_frame(run).set_index(["axis", "asked"])
         lowest, highest = curves.loc[("pps", LOADS[0])], curves.loc[("pps", LOADS[-1])]
-        assert (lowest["trials"], lowest["valid"], lowest["pooled"]) == (3, 2, 2)
+        assert (lowest["trials"], lowest["valid"]) == (3, 2)
         assert lowest["unexplained"] == 0  # the invalid trial's is -1500
-        assert (highest["trials"], highest["valid"], highest["pooled"]) == (4, 3, 2)
+        assert (highest["trials"], highest["valid"]) == (4, 2)
 
-    def test_a_load_that_was_never_reached_keeps_its_limited_trial(self, tmp_path: Path) -> None:
+    def test_a_load_without_a_valid_trial_has_no_number(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", Options(bias=False))
         kept = [t for t in run.trials() if not (t.load.value == LOADS[-1] and not t.gates)]
         run.trials_path.unlink()
         for trial in kept:
             run.append(trial)
         last = tables.curves_frame(run).iloc[-1]
-        assert (last["asked"], last["trials"], last["pooled"]) == (LOADS[-1], 1, 1)
-        assert last["offered"] < 0.9 * LOADS[-1]
+        assert (last["asked"], last["trials"], last["valid"]) == (LOADS[-1], 1, 0)
+        assert last.drop(["axis", "asked", "trials", "valid"]).isna().all()
+        text = " ".join(verdict(read_frames(run))).replace("\xa0", " ")
+        assert "At the highest load offered, 119.6 k packets/s" in text
 
     def test_what_is_not_observable_is_missing_not_zero(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", Options(observable=False, bias=False))
@@ -184,7 +186,7 @@ class TestPage:
         assert ledger["pps-open"]["unexplained"] == "-1,500"
 
     def test_names_every_gate_most_severe_first(self, page: Page) -> None:
-        order = [page.text.index(code) for code in ("ledger-open The", "generator-limited The")]
+        order = [page.text.index(code) for code in ("ledger-open The", "co-located One")]
         assert order == sorted(order)
         assert "Look for background traffic on the sensor's interface." in page.text
 
@@ -233,12 +235,12 @@ class TestVerdict:
 
     def test_of_a_curve_that_bends(self, tmp_path: Path) -> None:
         text = self.sentences(tmp_path)
-        assert "20 of 22 trials are valid" in text
+        assert "19 of 22 trials are valid" in text
         assert (
             "Highest load tested with no packet lost at it and at every lower one: 59.82 k" in text
         )
         assert "next load tested was 79.77 k packets/s" in text
-        assert "invalidating: ledger-open ×1" in text
+        assert "invalidating: generator-limited ×1, ledger-open ×1" in text
         assert "does not add up in pps-open" in text
 
     def test_of_a_curve_that_does_not(self, tmp_path: Path) -> None:
