@@ -70,7 +70,8 @@ class Crew:
         log = self._logs / f"{len(self._members):03d}-{label}.log"
         with log.open("wb") as out, (stdin or Path(os.devnull)).open("rb") as source:
             popen = subprocess.Popen(
-                net.in_namespace(namespace, argv),  # `ip netns exec` becomes the command itself
+                # Both wrappers become the command itself. Should we be killed, it gets TERM.
+                ["setpriv", "--pdeathsig", "TERM", *net.in_namespace(namespace, argv)],
                 stdin=source,
                 stdout=out,
                 stderr=subprocess.STDOUT,

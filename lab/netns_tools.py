@@ -65,7 +65,7 @@ _PACKAGES = {
     "dig": "bind9-dnsutils",
     "curl": "curl",
     "openssl": "openssl",
-    "ping": "iputils-ping",
+    "setpriv": "util-linux",
 }
 
 

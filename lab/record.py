@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ MIN_SECONDS = 8.0
 MAX_SECONDS = 300.0
 _TOOLS = (
     "ip", "ss", "tc", "tcpdump", "nginx", "dnsmasq", "sshd", "ssh", "scp", "ssh-keygen",
-    "curl", "dig", "openssl",
+    "curl", "dig", "openssl", "setpriv",
 )  # fmt: skip
 _LEAD = 0.8  # how long cut flows run before the capture, once they are established
 _TAIL = 1.8  # how long unterminated flows are captured
@@ -62,6 +63,7 @@ def record(
     # AppArmor lets a confined tcpdump write names that end in .pcap and start with no dot.
     partial = output.with_name(f"{output.stem}.partial-{os.getpid()}.pcap")
     with _exclusive(lab):
+        _forget_partials(output)
         try:
             recording = _Recorder(lab, chosen, say).run(partial)
             partial.replace(output)
@@ -89,6 +91,14 @@ def _checked(lab_name: str, output: Path, options: RecordOptions) -> Layout:
         )
     options.shape.check(lab.namespaces.client)
     return lab
+
+
+def _forget_partials(output: Path) -> None:
+    """Remove what killed recorders left beside the output."""
+    for path in output.parent.iterdir():
+        match = re.fullmatch(re.escape(output.stem) + r"\.partial-(\d+)\.pcap", path.name)
+        if match and not Path("/proc", match[1]).exists():
+            path.unlink()
 
 
 @contextmanager
