@@ -6,23 +6,26 @@ from pcap_tools.kernels import U8, kernel
 from pcap_tools.packet import Row
 from pcap_tools.walk import Word
 
-__all__ = ["STATES", "conn_states"]
+__all__ = ["MEANINGS", "STATES", "conn_states"]
 
-STATES = (
-    "S0",  # the client's SYN was never answered
-    "S1",  # established, not terminated
-    "SF",  # established and terminated by both; UDP: both ends sent
-    "REJ",  # the SYN was answered by a reset
-    "S2",  # established, closed by the client only
-    "S3",  # established, closed by the server only
-    "RSTO",  # established, reset by the client
-    "RSTR",  # established, reset by the server
-    "RSTOS0",  # SYN, then a reset, both by the client
-    "RSTRH",  # SYN-ACK, then a reset, both by the server
-    "SH",  # SYN, then a FIN, both by the client
-    "SHR",  # SYN-ACK, then a FIN, both by the server; UDP: only the server sent
-    "OTH",  # anything else: no SYN seen, other protocols
-)
+MEANINGS = {
+    "S0": "the client's SYN was never answered",
+    "S1": "established, not terminated",
+    "SF": "established and terminated by both; UDP: both ends sent",
+    "REJ": "the SYN was answered by a reset",
+    "S2": "established, closed by the client only",
+    "S3": "established, closed by the server only",
+    "RSTO": "established, reset by the client",
+    "RSTR": "established, reset by the server",
+    "RSTOS0": "SYN, then a reset, both by the client",
+    "RSTRH": "SYN-ACK, then a reset, both by the server",
+    "SH": "SYN, then a FIN, both by the client",
+    "SHR": "SYN-ACK, then a FIN, both by the server; UDP: only the server sent",
+    "OTH": "anything else: no SYN seen, other protocols",
+}
+"""conn_state: what it means."""
+
+STATES = tuple(MEANINGS)
 """The names, in the order of the codes that `conn_states` returns."""
 
 _TCP = 6

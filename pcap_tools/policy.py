@@ -1,0 +1,100 @@
+"""Which flows belong in a replay corpus: named rules, each with its reason.
+
+A probe must be able to analyse every flow it is offered, from its first packet to its last;
+otherwise what it does not detect says nothing about load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pcap_tools.connstate import STATES
+from pcap_tools.errors import PcapError
+from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable
+from pcap_tools.kernels import U8
+
+__all__ = ["DEFAULT_DROP", "RULES", "Policy", "judge", "packet_rules"]
+
+RULES = {
+    "midstream": "begun before the capture (no SYN; UDP, ICMP: an answer without its request)",
+    "unanswered": "TCP: the server never sent a packet",
+    "capture-loss": "bytes or the SYN-ACK were sent but not captured",
+    "unterminated": "TCP: established, but the capture shows no end (FIN from both, or RST)",
+    "truncated": "packets cut by the snapshot length",
+    "edge": "one-way UDP, ICMP … so close to an end of the capture that the rest may be outside",
+    "rejected": "TCP: the SYN was answered by a reset (complete, hence kept by default)",
+    "one-way": "UDP, ICMP …: only one end sent (syslog, multicast …; kept by default)",
+    "fragment": "fragments whose first fragment was not captured",
+    "malformed": "packets whose headers contradict themselves",
+    "non-ip": "ARP, LLDP, spanning tree and everything else without an IP header",
+}
+"""Reason code: what it drops. The first rule that applies to a flow, in this order, names it."""
+
+DEFAULT_DROP = frozenset(RULES) - {"rejected", "one-way"}
+
+_CODES = {name: code for code, name in enumerate(RULES, start=1)}
+_TCP = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is dropped.
+
+    `drop` are names out of RULES. `edge_s` is how close to the capture's begin or end a one-way
+    flow without TCP is suspect, in seconds (at most 5 % of the capture's span, so that short
+    captures are not all edge). `idle_s` ends a flow without TCP.
+    """
+
+    drop: frozenset[str] = DEFAULT_DROP
+    edge_s: float = 1.0
+    idle_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.drop - set(RULES))
+        if unknown:
+            raise PcapError(f"unknown rule {unknown[0]!r}; the rules are {', '.join(RULES)}")
+        if self.edge_s < 0 or self.idle_s <= 0:
+            raise PcapError("the edge must be 0 s or more, and the idle time above 0 s")
+
+
+def judge(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
+    """The reason of every flow: names, and one index into them a flow; index 0, "", is kept."""
+    rows, state = table.rows, table.state
+    tcp = rows["proto"] == _TCP
+    sent = rows["packets"]
+    one_way = (sent[:, 0] == 0) | (sent[:, 1] == 0)
+    rejected = tcp & _in(state, "REJ")
+    guard = int(min(policy.edge_s * 1e9, 0.05 * (table.last_ns - table.first_ns)))
+    at_edge = (rows["first_ns"] < table.first_ns + guard) | (
+        rows["last_ns"] > table.last_ns - guard
+    )
+    established = ~rejected & tcp
+    applies: dict[str, npt.NDArray[np.bool_]] = {
+        "midstream": np.where(tcp, rows["syn"] == 0, sent[:, 0] == 0),
+        "unanswered": tcp & one_way,
+        "unterminated": established & ~_in(state, "SF", "RSTO", "RSTR"),
+        "capture-loss": established & ((rows["synack"] == 0) | (table.missing > 0)),
+        "truncated": rows["truncated"] > 0,
+        "edge": ~tcp & one_way & at_edge,
+        "rejected": rejected,
+        "one-way": ~tcp & one_way,
+    }
+    names = ["", *RULES]
+    reason = np.zeros(len(table), np.uint8)
+    for name in RULES:
+        if name in applies and name in policy.drop:
+            reason[(reason == 0) & applies[name]] = _CODES[name]
+    return names, reason
+
+
+def packet_rules(policy: Policy) -> dict[int, str]:
+    """Reason ("" = kept) of packets outside flows, by their owner code."""
+    codes = {-1: "non-ip", -2: "malformed", -3: "truncated", ORPHAN_FRAGMENT: "fragment"}
+    return {code: name if name in policy.drop else "" for code, name in codes.items()}
+
+
+def _in(state: U8, *names: str) -> npt.NDArray[np.bool_]:
+    return np.isin(state, [STATES.index(name) for name in names])
