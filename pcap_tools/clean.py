@@ -75,6 +75,14 @@ class CleanReport:
     result: Forecast
     dropped_flows: tuple[dict[str, Any], ...]
 
+    def lines(self) -> list[str]:
+        """What happened, for people: one line for what was kept and one a reason."""
+        kept = [f"kept {self.result.kept} of {self.result.all}"]
+        return kept + [
+            f"dropped {name}: {tally} ({RULES[name]})"
+            for name, tally in self.result.dropped.items()
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """The report's JSON form, as written to OUT.clean.json."""
         result = self.result
