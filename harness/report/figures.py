@@ -167,7 +167,8 @@ def _bars(curves: pd.DataFrame, trials: pd.DataFrame) -> list[dict[str, Any]]:
             bars.append({**row, "label": label, "sound": True, "at": row["offered"]})
     wrong = trials[~trials["valid"].astype(bool) & trials["unexplained"].notna()]
     for row in _records(wrong):
-        label = f"{words.amount(float(row['offered']))}\n{row['status']}\n{row['trial']}"
+        status = str(row["status"]).replace("-", "-\n")
+        label = f"{words.amount(float(row['offered']))}\n{status}\n{row['trial']}"
         bars.append({**row, "label": label, "sound": False, "at": row["offered"]})
     return sorted(bars, key=lambda bar: (bar["at"], not bar["sound"]))
 

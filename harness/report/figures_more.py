@@ -182,7 +182,7 @@ def bias(frame: pd.DataFrame, name: str) -> Drawn:
     specs = (
         ("Packets lost", "lost", "packets", COLOURS["vermillion"]),
         ("Flows the sensor saw", "flows_seen", "flows_offered", COLOURS["blue"]),
-        ("Alerts due that were raised", "detected", "due", COLOURS["green"]),
+        ("Due alerts raised", "detected", "due", COLOURS["green"]),
     )
     for axes, (title, value, whole, colour) in zip(panels, specs, strict=True):
         for y, row in enumerate(rows):
