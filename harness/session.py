@@ -127,8 +127,14 @@ def open_session(
             directory=run.path,
             progress=progress,
             settle_timeout=profile.settle_timeout,
+            co_located=_boot_id(transmit.host) == _boot_id(receive.host),
         )
         yield Session(rig, corpus, plan, run, info, hosts, inventory)
+
+
+def _boot_id(host: Host) -> str:
+    """Two hosts of an inventory are one machine when their kernels were booted as one."""
+    return host.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip()
 
 
 def _same(earlier: RunInfo, profile: Profile, corpus: Corpus, where: Path) -> None:

@@ -62,7 +62,7 @@ class Sweeper:
         if spec.name in self._done:
             self.found += 1
             return self._done[spec.name]
-        trial = run_trial(self.session.rig, spec, generator)
+        trial = run_trial(self.session.rig, spec, generator, tuple(self._done.values()))
         self.session.run.append(trial)
         self._done[spec.name] = trial
         self.ran += 1

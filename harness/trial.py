@@ -50,6 +50,7 @@ class Rig:
     directory: Path
     progress: Progress
     settle_timeout: float
+    co_located: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def run_trial(rig: Rig, spec: TrialSpec, generator: Generator | None = None) -> Trial:
+def run_trial(
+    rig: Rig,
+    spec: TrialSpec,
+    generator: Generator | None = None,
+    earlier: tuple[Trial, ...] = (),
+) -> Trial:
     """Run one trial to its end and return its record (not yet stored).
 
+    `earlier` are the run's trials so far, for the gates that compare.
     A generator or sensor that fails gives a record with `failure` set. Errors of the connection
     (lab.errors.LabError) and interruptions are raised, after both were stopped.
     """
@@ -112,14 +119,8 @@ def run_trial(rig: Rig, spec: TrialSpec, generator: Generator | None = None) -> 
         source.stop()
         rig.sensor.stop()
     trial = replace(trial, ended=_now())
-    return replace(trial, gates=gates.evaluate(trial, _context(rig)))
-
-
-def _context(rig: Rig) -> gates.Context:
-    return gates.Context(
-        capabilities=rig.sensor.capabilities,
-        co_located=rig.transmit.host.name == rig.receive.host.name,
-    )
+    context = gates.Context(rig.sensor.capabilities, rig.co_located, earlier)
+    return replace(trial, gates=gates.evaluate(trial, context))
 
 
 def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:

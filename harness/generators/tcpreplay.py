@@ -29,13 +29,13 @@ __all__ = ["LoopReplay", "Printed", "TcpreplayGenerator", "parse_output"]
 _ACTUAL = re.compile(r"^Actual: (\d+) packets \((\d+) bytes\) sent in ([\d.]+) seconds")
 _STAMP = re.compile(r"^Test (start|complete): (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+)")
 _COUNT = re.compile(r"^\s*(Successful|Failed) packets:\s+(\d+)")
-_EXPANDER = re.compile(r"^expander-exit (\d+)")
+_EXPANDED = re.compile(r"^([\d,]+) packets, [\d,]+ bytes, [\d,]+ iterations every ")
 _NOISE = ("Warning in ", "Unable to send packet")
 
 
 @dataclass(slots=True)
 class Printed:
-    """What tcpreplay has printed so far; `expander` is the exit status of the expander."""
+    """What tcpreplay has printed so far; `expanded` are the packets the expander says it wrote."""
 
     packets: int = 0
     bytes: int = 0
@@ -44,7 +44,7 @@ class Printed:
     completed: datetime | None = None
     successful: int | None = None
     failed: int = 0
-    expander: int | None = None
+    expanded: int | None = None
     said: list[str] = field(default_factory=list)  # lines that are none of the above
 
     def feed(self, line: str) -> None:
@@ -62,8 +62,8 @@ class Printed:
                 self.successful = int(m[2])
             else:
                 self.failed = int(m[2])
-        elif m := _EXPANDER.match(line):
-            self.expander = int(m[1])
+        elif m := _EXPANDED.match(line):
+            self.expanded = int(m[1].replace(",", ""))
         elif line.strip() and not line.startswith(("Rated:", "Statistics", "\t")):
             self.said = [*self.said[-19:], line.strip()]
 
@@ -87,6 +87,7 @@ class TcpreplayGenerator:
     """`expand … - | tcpreplay -i IF -` on the generator host; implements `Generator`."""
 
     name = "tcpreplay"
+    _expands = True
     axes: tuple[Axis, ...] = ("pps", "flows")
 
     def __init__(self, host: Host, spec: GeneratorSpec) -> None:
@@ -144,17 +145,15 @@ class TcpreplayGenerator:
             *(["taskset", "-c", self._spec.cpus] if self._spec.cpus else []),
             *["env", *(f"{k}={v}" for k, v in self._env.items())],
             *[self._host.python, "-m", "pcap_tools", "expand", self._capture, "-o", "-"],
-            *["--key", corpus.key, "--home", ",".join(corpus.home), "--quiet"],
+            *["--key", corpus.key, "--home", ",".join(corpus.home)],
             *["--first", str(schedule.first_iteration), "--iterations", str(schedule.iterations)],
             *["--every", repr(schedule.every_s)],
         ]
         if corpus.max_gap is not None:
             expand += ["--max-gap", repr(corpus.max_gap)]
-        script = (
-            f'{{ {shlex.join(expand)}; echo "expander-exit $?" >&2; }} | '
-            f"{shlex.join(self._replay(schedule, '-'))}"
-        )
-        return ["sh", "-c", script]
+        # The expander is the pipe's only writer, so that tcpreplay sees its end at once; that it
+        # came to its end shows in its summary line on standard error.
+        return ["sh", "-c", f"{shlex.join(expand)} | {shlex.join(self._replay(schedule, '-'))}"]
 
     def start(self, schedule: Schedule) -> None:
         """See `Generator.start`."""
@@ -194,10 +193,10 @@ class TcpreplayGenerator:
         last = next((s for s in reversed(self._printed.said) if not s.startswith(_NOISE)), "")
         if status:
             raise GeneratorFailed(f"{where} failed with status {status}: {last or 'no message'}")
-        if self._printed.expander:
+        if self._expands and self._printed.expanded is None:
             raise GeneratorFailed(
-                f"{self._host.name}: the expander feeding tcpreplay ended with status "
-                f"{self._printed.expander}: {last or 'no message'}"
+                f"{self._host.name}: the expander feeding tcpreplay died before its end: "
+                f"{last or 'no message'}"
             )
 
     def finish(self) -> Sent:
@@ -240,6 +239,8 @@ class TcpreplayGenerator:
 
 class LoopReplay(TcpreplayGenerator):
     """The naive ways, for comparison: tcpreplay's own `--loop`, with or without `--unique-ip`."""
+
+    _expands = False
 
     def __init__(self, host: Host, spec: GeneratorSpec, *, unique_ip: bool = False) -> None:
         super().__init__(host, spec)

@@ -27,6 +27,8 @@ Statistics for network device: a0
 \tRetried packets (EAGAIN):  0
 """
 
+DONE = "96 packets, 5,477 bytes, 1 iterations every 1 s over 1 s (5 flows/s); written in 0.1 s\n"
+
 
 def test_the_recorded_output_is_read() -> None:
     printed = parse_output(OUTPUT)
@@ -34,6 +36,7 @@ def test_the_recorded_output_is_read() -> None:
     assert (printed.successful, printed.failed) == (39, 57)
     assert printed.duration == pytest.approx(0.929746)
     assert printed.said == []
+    assert parse_output(DONE).expanded == 96
 
 
 class Scripted:
@@ -83,7 +86,7 @@ def ready(
 
 
 def test_a_whole_run_is_what_it_says() -> None:
-    sent = ready("expander-exit 0\n" + OUTPUT, Exit(0, None, "exited")).finish()
+    sent = ready(DONE + OUTPUT, Exit(0, None, "exited")).finish()
     assert (sent.packets, sent.failed, sent.bytes) == (39, 57, 5477)
     assert sent.seconds == pytest.approx(0.929746)
 
@@ -96,7 +99,7 @@ def test_a_whole_run_is_what_it_says() -> None:
         (OUTPUT, Exit(0, None, "deadline"), "did not end"),
         ("sh: 1: tcpreplay: not found", Exit(127, None, "exited"), "not found"),
         (
-            "expander-exit 2\nprobebench: no such file\n" + OUTPUT,
+            "pcap_tools: no such file\n" + OUTPUT,
             Exit(0, None, "exited"),
             "no such file",
         ),
@@ -111,7 +114,7 @@ def test_every_death_is_named(output: str, ended: Exit, says: str) -> None:
 def test_a_pipe_that_ended_early_is_not_a_result() -> None:
     # tcpreplay itself ends with status 0 there.
     with pytest.raises(GeneratorFailed, match="97 were planned"):
-        ready("expander-exit 0\n" + OUTPUT, Exit(0, None, "exited"), packets=97).finish()
+        ready(DONE + OUTPUT, Exit(0, None, "exited"), packets=97).finish()
 
 
 def test_the_naive_replays_have_no_expander() -> None:
