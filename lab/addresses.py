@@ -53,13 +53,17 @@ def add_addresses(client: str, server: str) -> None:
         (client, "cl0", {*CLIENTS, *CLIENTS_V6, *ATTACKERS}),
         (server, "sv0", {*outside, DMZ_SSH, *DNS, CLOSED}),
     ):
+        if not net.has_ipv6():
+            addresses = {address for address in addresses if ":" not in address}
         batch = [
             f"addr add {address}/128 dev {interface} nodad"
             if ":" in address
             else f"addr add {address}/32 dev {interface}"
             for address in sorted(addresses)
         ]
-        batch += [f"route add default dev {interface}", f"route add ::/0 dev {interface}"]
+        batch.append(f"route add default dev {interface}")
+        if net.has_ipv6():
+            batch.append(f"route add ::/0 dev {interface}")
         net.run(["ip", "-n", namespace, "-batch", "-"], input="\n".join(batch) + "\n")
 
 

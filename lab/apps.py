@@ -135,6 +135,8 @@ def _nginx_configuration(site: Site, prefix: Path) -> str:
     listen [::]:80{0};
     listen 0.0.0.0:443 ssl{0};
     listen [::]:443 ssl{0};"""
+    if not net.has_ipv6():
+        listen = "\n".join(line for line in listen.splitlines() if "[::]" not in line)
     server = f"""\
     root {site.web};
     location = /form {{ return 200 "thank you\\n"; }}
@@ -174,7 +176,11 @@ http {{
 def _dnsmasq(crew: Crew, namespace: str) -> Member:
     argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]
     argv += ["--user=root", "--group=root", "--pid-file=", "--no-daemon", "--local=/example/"]
-    argv += [f"--listen-address={','.join(DNS)}", "--bind-interfaces", "--local-ttl=300"]
+    argv += [
+        f"--listen-address={','.join(DNS if net.has_ipv6() else DNS[:1])}",
+        "--bind-interfaces",
+        "--local-ttl=300",
+    ]
     for name, addresses in NAMES.items():
         argv.append(f"--host-record={name},{','.join(addresses)}")
     argv.append("--txt-record=shop.example,v=spf1 mx -all")

@@ -24,6 +24,7 @@ __all__ = [
     "delete_link",
     "delete_namespace",
     "end_processes",
+    "has_ipv6",
     "in_namespace",
     "ip_json",
     "kernel_setting",
@@ -198,7 +199,18 @@ def delete_namespace(name: str) -> None:
 def kernel_setting(namespace: str | None, key: str, value: str) -> None:
     """Write /proc/sys/<key> as seen in a namespace; keys that this kernel lacks are left out."""
     script = 'f=/proc/sys/$1; [ ! -e "$f" ] || printf %s "$2" > "$f"'
-    run(in_namespace(namespace, ["sh", "-c", script, "sh", key, value]))
+    done = run(in_namespace(namespace, ["sh", "-c", script, "sh", key, value]), check=False)
+    if done.returncode != 0:
+        raise LabError(
+            f"cannot set {key.replace('/', '.')} in {namespace or 'the root namespace'} "
+            f"({done.stderr.strip().rsplit(': ', 1)[-1]}); in a container, /proc/sys must be "
+            "writable: start it with --privileged"
+        )
+
+
+def has_ipv6() -> bool:
+    """True unless this kernel was built or booted without IPv6."""
+    return Path("/proc/sys/net/ipv6").exists()
 
 
 def offloads_off(namespace: str, interface: str) -> None:

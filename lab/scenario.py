@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lab import netns_tools as net
 from lab.addresses import (
     ATTACKERS,
     CLIENTS,
@@ -71,7 +72,7 @@ def short_steps(site: Site) -> list[Step]:
         *_attacks(site),
     ]
     random.Random(_ORDER_SEED).shuffle(steps)
-    return steps
+    return [step for step in steps if ":" not in step.source or net.has_ipv6()]
 
 
 def long_steps(site: Site) -> list[Step]:

@@ -205,6 +205,11 @@ def _remove(lab: Layout) -> None:
 
 def _make_directory(lab: Layout, directory: Path | None) -> None:
     if directory is not None and directory.resolve() != lab.link:
+        if not re.fullmatch(r"[\w./+-]+", str(directory.resolve())):
+            raise OptionError(
+                f"--dir {directory}: sshd's configuration takes only letters, digits and ._+-/ in "
+                "the absolute path; name another directory"
+            )
         if directory.exists() and any(directory.iterdir()):
             raise OptionError(f"--dir {directory}: not empty; name a new or an empty directory")
         directory.mkdir(parents=True, exist_ok=True)

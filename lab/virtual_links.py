@@ -10,6 +10,14 @@ from lab.virtual_layout import Namespaces, Options
 __all__ = ["management_link", "recording_link", "test_link"]
 
 
+_RECORDING = (
+    ("disable_ipv6", "0"),  # recordings have IPv6, whatever the machine's default is
+    ("accept_ra", "0"),
+    ("accept_dad", "0"),
+    ("router_solicitations", "0"),
+)
+
+
 def test_link(spaces: Namespaces, options: Options) -> None:
     """tx0 ═ rx0: no address, no ARP, no IPv6, no multicast; what is not sent is not there."""
     ends = (("tx0", spaces.generator), ("rx0", spaces.sensor))
@@ -26,7 +34,7 @@ def recording_link(spaces: Namespaces, options: Options) -> None:
     ends = (("cl0", spaces.client), ("sv0", spaces.server))
     net.add_veth(*ends)
     for interface, space in ends:
-        for key, value in (("accept_ra", "0"), ("accept_dad", "0"), ("router_solicitations", "0")):
+        for key, value in _RECORDING:
             net.kernel_setting(space, f"net/ipv6/conf/{interface}/{key}", value)
         net.run(["ip", "-n", space, "link", "set", interface, "addrgenmode", "none"], check=False)
         _set_up(space, interface, options)

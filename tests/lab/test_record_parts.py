@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import netns_tools
 from lab.apps import Site
 from lab.capture import Counts, parse_counts
 from lab.errors import LabError, OptionError
@@ -42,6 +43,14 @@ def test_plan_is_varied_and_the_same_every_time() -> None:
     assert 8 <= sum(step.attack is not None for step in steps) <= 14
     assert sum(":" in step.source for step in steps) >= 8
     assert short_steps(SITE) == short_steps(SITE)
+
+
+def test_a_kernel_without_ipv6_gets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPv6 steps are left out; every signature still has its attack."""
+    monkeypatch.setattr(netns_tools, "has_ipv6", lambda: False)
+    steps = short_steps(SITE)
+    assert not [step for step in steps if ":" in step.source]
+    assert {step.attack for step in steps} >= set(range(9_000_001, 9_000_008))
 
 
 def test_attacks_on_the_home_network_come_from_outside() -> None:

@@ -235,6 +235,8 @@ def test_a_directory_of_ones_own(name: str, tmp_path: Path) -> None:
     (full / "thesis.tex").touch()
     with pytest.raises(OptionError, match="not empty"):
         virtual.up(name, directory=full)
+    with pytest.raises(OptionError, match="sshd's configuration"):
+        virtual.up(name, directory=tmp_path / "with blank")
     assert list(full.iterdir()) == [full / "thesis.tex"]
     own = tmp_path / "own"
     assert virtual.up(name, directory=own) == own / "lab.toml"
