@@ -307,10 +307,10 @@ class BaseHost:
         with self._lock:
             if self._leash is None:
                 source = resources.files("lab").joinpath("leash.py")
-                digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-                path = f"{self.workdir}/leash-{digest}.py"
+                digest = hashlib.sha256(source.read_bytes()).hexdigest()
+                path = f"{self.workdir}/leash-{digest[:16]}.py"
                 self._make_workdir()
-                if self.run(["test", "-s", path], check=False).returncode != 0:
+                if not self.run(["sha256sum", path], check=False).stdout.startswith(digest):
                     with resources.as_file(source) as local:
                         self.put(local, path)
                 self._leash = path
