@@ -35,7 +35,12 @@ from harness.sensors.suricata_config import (
     ship_rules,
 )
 from harness.sensors.suricata_counters import last_record, reconciles, to_counters
-from harness.sensors.suricata_host import first_error, last_log_line, read_version
+from harness.sensors.suricata_host import (
+    first_error,
+    last_log_line,
+    read_version,
+    shutdown_totals,
+)
 from lab.errors import CommandFailed, CommandTimeout
 from lab.host import Exit, Host, Process
 from lab.inventory import SensorSpec
@@ -271,6 +276,13 @@ class SuricataSensor:
                 f"{lived:.0f} s ago: it restarted, or its final record is missing"
             )
         counters = to_counters(stats, exact=True)
+        said = shutdown_totals(self._read_tail("suricata.log", 1 << 16), self._spec.interface)
+        if said is not None and said != (counters.received, counters.dropped):
+            raise SensorFailed(
+                f"{where}: suricata's last statistics record has {counters.received} packets and "
+                f"{counters.dropped} drops, its log says {said[0]} and {said[1]} at shutdown: the "
+                "final record is missing (full disk?)"
+            )
         raw = dict(counters.raw)
         if sampler is not None:
             raw["probebench.sampler_cpu_s"] = sampler
