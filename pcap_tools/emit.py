@@ -267,6 +267,11 @@ class Emitter:
         """True when the last packet was written."""
         return bool(self._state[_DONE])
 
+    @property
+    def table_bytes(self) -> int:
+        """Size of the stand-ins' tables; does not depend on the number of iterations."""
+        return self._run.v4.nbytes + self._run.v6.nbytes
+
     def fill(self, out: U8) -> int:
         """Fill `out` from its beginning; returns the bytes used, whole records only."""
         if self._heap is not None:

@@ -30,7 +30,7 @@ from pcap_tools.schedule import Dimensions, Timing, every_for_flow_rate, every_i
 from pcap_tools.template import HEADER, Template, load_template
 from pcap_tools.timeline import cap_gaps, find_flows
 
-__all__ = ["ExpandOptions", "ExpandReport", "expand", "prepare"]
+__all__ = ["ExpandOptions", "ExpandReport", "Expansion", "expand", "file_header", "prepare"]
 
 STDOUT = "-"
 _BUFFER = 1 << 18  # bytes of one write: stays in the second-level cache
