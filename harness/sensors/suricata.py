@@ -223,6 +223,7 @@ class SuricataSensor:
         if self._watch is None:
             raise SensorFailed(f"{self._host.name}: suricata is not running")
         begin = time.monotonic()
+        self._watch.read()  # what was sampled before now proves nothing
         mark = self._watch.count
         window: list[Sample] = []
         while time.monotonic() - begin < timeout:

@@ -1,0 +1,161 @@
+"""Each gate fires on its fault and on nothing else, and each is documented."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.gates import GATES, Context, evaluate
+from harness.model import (
+    Capabilities,
+    Counters,
+    Detection,
+    Failure,
+    InterfaceCounters,
+    Ledger,
+    Load,
+    Schedule,
+    Sent,
+)
+from harness.results import Trial
+
+CONTEXT = Context(Capabilities(True, True, True, True, True, True))
+
+
+def counters(n: int, **changes: Any) -> Counters:
+    workers = {"W#01": n // 2, "W#02": n - n // 2}
+    return replace(Counters(n, 0, n, n * 100, 0, n // 10, n // 100, workers, {}, True), **changes)
+
+
+def good() -> Trial:
+    """A sound trial of 1,000,000 packets in 10 s."""
+    load = Load("pps", 100_000.0, 10.0)
+    return Trial(
+        name="t01",
+        phase="sweep",
+        repeat=0,
+        method="fresh",
+        started="",
+        ended="",
+        load=load,
+        schedule=Schedule(load, 100, 1000, 0.01, "pps", 1_000_000, 10**8, 100_000, 10.0, 1e5, 8e7,
+                          1e4, 500.0, 0.9),
+        state="restarted",
+        sent=Sent(1_000_000, 10**8, 100_000, 10.0, 0, 0, 0),
+        before=counters(0),
+        after=counters(1_000_000),
+        nic=InterfaceCounters(1_000_000, 10**8, 0, 0, 0, 0, 0, 0, 0),
+        ledger=Ledger(1_000_000, 0, 0, 0, 0, 1_000_000, 0, 10),
+        detection=Detection(10_000, 10_000, 1.0, 0.996, 1.0, 10_000, 0, 0, 0, ()),
+        drop_rate=0.0,
+        settled=True,
+    )  # fmt: skip
+
+
+def changed(**changes: Any) -> Trial:
+    return replace(good(), **changes)
+
+
+def part(name: str, **changes: Any) -> Trial:
+    return changed(**{name: replace(getattr(good(), name), **changes)})
+
+
+MISSING = {"detected": 9_000, "rate": 0.9, "low": 0.88, "high": 0.92}
+FAULTS: dict[str, Trial] = {
+    "generator-limited": part("sent", seconds=10.2),
+    "generator-failed-packets": part("sent", failed=3),
+    "ledger-open": part("ledger", unexplained=-11),
+    "counters-inconsistent": changed(after=counters(1_000_000, decoded=999_999)),
+    "not-settled": changed(settled=False),
+    "sensor-state": changed(before=counters(0, alerts=20_000)),
+    "background-packets": part("nic", rx_packets=1_000_011),
+    "foreign-alerts": part("detection", unmapped=1),
+    "few-events": part("detection", low=0.85),
+    "short-steady-state": part("schedule", steady_fraction=0.49),
+    "address-reuse": changed(state="observed"),
+    "invalid-checksums": changed(after=counters(1_000_000, raw={"tcp.invalid_checksum": 4.0})),
+    "flows-collapsed": changed(after=counters(1_000_000, flows=80_000)),
+    "software-silent": part("detection", **MISSING),
+    "memory-limited": changed(after=counters(1_000_000, raw={"flow.emerg_mode_entered": 1.0})),
+    "worker-imbalance": changed(
+        after=counters(1_000_000, workers={"W#01": 900_000, "W#02": 100_000})
+    ),
+    "co-located": good(),
+}
+
+
+def context_for(code: str) -> Context:
+    if code == "co-located":
+        return replace(CONTEXT, co_located=True)
+    if code == "address-reuse":
+        return replace(CONTEXT, earlier=(part("schedule", first_iteration=1099),))
+    return CONTEXT
+
+
+def test_a_sound_trial_has_no_finding() -> None:
+    assert evaluate(good(), CONTEXT) == ()
+
+
+@pytest.mark.parametrize("code", sorted(GATES))
+def test_a_gate_fires_on_its_fault_alone(code: str) -> None:
+    found = evaluate(FAULTS[code], context_for(code))
+    assert [g.code for g in found] == [code]
+    result = found[0]
+    assert result.severity == GATES[code].severity
+    assert result.title and result.advice and result.message
+    assert "\n" not in result.message
+    if code not in ("not-settled", "co-located"):
+        assert result.numbers
+
+
+def test_the_sentences_have_the_numbers() -> None:
+    (limited,) = evaluate(part("sent", packets=980_000, seconds=9.8), replace(CONTEXT))[:1]
+    assert limited.message == (
+        "sent 980,000 of 1,000,000 packets at 100,000 packets/s; asked were 100,000 (100.0 %)"
+    )
+
+
+def test_just_inside_is_silent() -> None:
+    assert evaluate(part("sent", seconds=10.1), CONTEXT) == ()
+    assert evaluate(part("ledger", unexplained=10), CONTEXT) == ()
+    assert evaluate(part("nic", rx_packets=1_000_010), CONTEXT) == ()
+
+
+def test_loss_explains_missing_alerts_and_flows() -> None:
+    ledger = replace(good().ledger or Ledger(0, 0, 0, 0, 0, 0, 0, 0), kernel=5, analysed=999_995)
+    lossy = changed(
+        ledger=ledger,
+        after=counters(1_000_000, dropped=5, decoded=999_995, flows=80_000),
+        detection=part("detection", **MISSING).detection,
+    )
+    assert evaluate(lossy, CONTEXT) == ()
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    blind = changed(sent=None, before=None, after=None, nic=None, ledger=None, detection=None,
+                    settled=None)  # fmt: skip
+    assert evaluate(blind, CONTEXT) == ()
+    appliance = changed(after=Counters(None, None, None, None, None, None, None))
+    assert evaluate(appliance, CONTEXT) == ()
+
+
+def test_a_failed_trial_has_a_failure_and_no_gates() -> None:
+    failed = part("sent", failed=3)
+    assert evaluate(replace(failed, failure=Failure("sensor-failed", "x")), CONTEXT) == ()
+
+
+def test_the_most_severe_come_first() -> None:
+    trial = replace(part("sent", failed=3), settled=False)
+    trial = replace(trial, schedule=replace(trial.schedule, steady_fraction=0.1))
+    found = evaluate(trial, replace(CONTEXT, co_located=True))
+    assert [g.severity for g in found] == ["invalid", "invalid", "warning", "info"]
+
+
+def test_every_gate_is_documented_with_its_severity() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "gates.md").read_text()
+    sections = dict(re.findall(r"^## ([\w-]+)\n\*\*(\w+)\.\*\*", text, re.MULTILINE))
+    assert sections == {code: gate.severity for code, gate in GATES.items()}
