@@ -69,7 +69,9 @@ class SshServer:
         self.process.wait(5)
 
 
-def start_sshd(directory: Path, extra: str = "", address: str = "127.0.0.1") -> SshServer:
+def start_sshd(
+    directory: Path, extra: str = "", address: str = "127.0.0.1", netns: str | None = None
+) -> SshServer:
     """Start sshd in the foreground with host and user keys made on the spot."""
     assert SSHD is not None
     directory.mkdir(parents=True, exist_ok=True)
@@ -90,10 +92,10 @@ def start_sshd(directory: Path, extra: str = "", address: str = "127.0.0.1") -> 
     )
     # Privilege separation wants this directory; the distribution's service would make it.
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    argv = [] if netns is None else ["ip", "netns", "exec", netns]
+    argv += [SSHD, "-D", "-e", "-f", str(config)]
     with (directory / "sshd.log").open("wb") as log:
-        process = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(argv, stderr=log, stdin=subprocess.DEVNULL)
     limit = time.monotonic() + 5
     while time.monotonic() < limit:
         with socket.socket() as sock:
