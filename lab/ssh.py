@@ -64,6 +64,7 @@ class SshHost(BaseHost):
         self._link: Link | None = None
         self._sftp: paramiko.SFTPClient | None = None
         self._no_sftp = False
+        self._closed = False
         self._transfer = threading.Lock()
 
     def connect(self) -> None:
@@ -75,11 +76,14 @@ class SshHost(BaseHost):
         super().close()
         with self._lock:
             link, self._link, self._sftp = self._link, None, None
+            self._closed = True
         if link is not None:
             link.close()
 
     def _transport(self) -> paramiko.Transport:
         with self._lock:
+            if self._closed:
+                raise self._lost("it was closed")
             if self._link is None:
                 self._link = connect_link(self._name, self._spec)
             elif not self._link.alive:

@@ -159,6 +159,8 @@ def test_closing_the_host_ends_everything(server: SshServer) -> None:
     host.close()
     assert [group(pid) for pid in pids] == [[], [], []]
     host.close()
+    with pytest.raises(ConnectionLost, match="it was closed"):
+        host.run(["true"])
 
 
 def test_the_session_killed_on_the_host_side(server: SshServer) -> None:
