@@ -22,7 +22,7 @@ from pcap_tools.walk import MAX_PACKET, U32, Word
 
 __all__ = ["PcapWriter", "refuse_inputs"]
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 22  # with less, handing buffers to the hashing thread costs more than hashing
 _ALL = np.ones(0, np.bool_)
 
 
