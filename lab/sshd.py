@@ -87,10 +87,13 @@ class Server:
         self._wait()
 
     def stop(self) -> None:
-        """End the daemon by its own pid; nothing happens when it does not run."""
-        pid = self.pid
-        if pid is not None:
-            end_processes([pid])
+        """End the daemon by its own pid; nothing happens when it does not run.
+
+        Without its pid file it is found by the configuration that only it was started with.
+        """
+        ours = f" -f {self.config} "
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        end_processes(pid for pid in pids if ours in process_command(pid))
         self.pid_file.unlink(missing_ok=True)
 
     def answers(self) -> bool:

@@ -183,9 +183,7 @@ def _remove(lab: Layout) -> None:
     """Take away whatever there is; every step stands alone, so that a half-built lab goes too."""
     for role in ("gen", "sen"):  # a daemon whose namespace lost its name is found by its pid file
         Server("", lab.directory / f"sshd-{role}", "", "").stop()
-    for space in lab.namespaces.all():
-        net.end_processes(net.processes_in(space))
-    for interface in lab.management:  # in this order: the peer goes at once, the namespace later
+    for interface in lab.management:  # a namespace takes its links away only some time later
         net.delete_link(interface)
     for space in lab.namespaces.all():
         net.delete_namespace(space)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,7 +166,9 @@ def test_a_killed_sshd_comes_back(name: str) -> None:
     assert _ssh(inventory, "generator", "echo in").strip() == "in"
 
 
-@pytest.mark.parametrize("damage", ["test link", "management link", "namespace", "state", "torn"])
+@pytest.mark.parametrize(
+    "damage", ["test link", "management link", "namespace", "state", "torn", "all but sshd"]
+)
 def test_damage_is_repaired_or_removed(name: str, damage: str) -> None:
     """Whatever is missing, `up` makes the lab whole and `down` takes all of it away."""
     inventory = virtual.up(name)
@@ -178,6 +181,9 @@ def test_damage_is_repaired_or_removed(name: str, damage: str) -> None:
             net.delete_link(lab.management[0])
         elif damage == "namespace":  # its processes live on in a namespace without a name
             net.run(["ip", "netns", "delete", lab.namespaces.generator])
+        elif damage == "all but sshd":
+            net.run(["ip", "netns", "delete", lab.namespaces.sensor])
+            shutil.rmtree(lab.directory)
         elif damage == "state":
             lab.state.unlink()
         else:
