@@ -41,6 +41,8 @@ _KNOWN = (
 # warns and truncates it; a ring of fewer than four such blocks would be no ring at all.
 _LARGE_BLOCK = 131072
 _SMALL_BLOCK = 32768
+_PENDING = 1024  # upstream's max-pending-packets
+_LEAST_PENDING = 32
 _FRAME = 1600  # bytes of ring that Suricata reckons for a packet of a 1500-byte MTU
 
 
@@ -230,6 +232,7 @@ def render(
         "cluster_id": "97",
         "ring_size": str(spec.ring_size),
         "block_size": str(block),
+        "pending": str(max(_LEAST_PENDING, min(_PENDING, spec.ring_size))),
     }
     template = files("harness.sensors").joinpath("suricata.yaml").read_text()
     return _Yaml(template).substitute(values)

@@ -54,6 +54,12 @@ def test_blocks_fit_the_ring(ring: int, block: int) -> None:
     assert f"block-size: {block}" in text(SPEC.model_copy(update={"ring_size": ring}))
 
 
+@pytest.mark.parametrize(("ring", "pending"), [(8, 32), (64, 64), (2048, 1024)])
+def test_small_rings_are_not_enlarged(ring: int, pending: int) -> None:
+    """Suricata raises ring-size to max-pending-packets; measured on the mapped ring."""
+    assert f"max-pending-packets: {pending}" in text(SPEC.model_copy(update={"ring_size": ring}))
+
+
 def test_home_must_be_networks() -> None:
     with pytest.raises(ConfigError, match=r"sensor\.home: 'ten'"):
         text(SPEC.model_copy(update={"home": ("ten",)}))
