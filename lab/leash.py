@@ -50,12 +50,10 @@ CHUNK = 65536
 
 def become_subreaper() -> None:
     """Let what the command leaves behind become our child; without ctypes we do without."""
-    try:
+    with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes
 
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    except (ImportError, OSError, AttributeError):
-        pass
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def start_guardian() -> tuple[int, int]:
@@ -78,13 +76,7 @@ def start_guardian() -> tuple[int, int]:
             os.dup2(null, fd)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        heard = b""
-        while True:
-            data = os.read(reader, 64)
-            if not data:
-                break
-            heard += data
-        words = heard.split()
+        words = b"".join(iter(lambda: os.read(reader, 64), b"")).split()
         if len(words) == 1:
             os.killpg(int(words[0]), signal.SIGKILL)
     except (OSError, ValueError):
@@ -208,11 +200,7 @@ class Leash:
                 if len(self.out) < OUT_LIMIT:
                     self.say(event="beat")
             elif words[0] == b"stop":
-                try:
-                    grace = float(words[1])
-                except (IndexError, ValueError):
-                    grace = 3.0
-                self.end("stopped", grace)
+                self.end("stopped", float(words[1]))
         return True
 
     # --- the command ----------------------------------------------------------------------------
@@ -223,9 +211,15 @@ class Leash:
             with contextlib.suppress(OSError):
                 os.killpg(self.child.pid, number)
 
+    def dead(self) -> bool:
+        """True once the command has ended; it is left a zombie, so that its group id stays ours."""
+        assert self.child is not None
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.child.pid, flags) is not None
+
     def end(self, reason: str, grace: float) -> None:
         """Begin to end the command; a second call can only make it sooner."""
-        if self.child is None:
+        if self.child is None or self.dead():
             return
         if self.reason is None:
             self.reason = reason
@@ -238,10 +232,7 @@ class Leash:
         """Start the command; returns the read end of its output, or None after "failed"."""
         config = self.config
         reader, writer = os.pipe()
-        env = dict(os.environ)
-        env.update(config.get("env") or {})
         try:
-            cwd = config.get("cwd")
             if config.get("log"):
                 os.makedirs(os.path.dirname(config["log"]) or ".", exist_ok=True)
                 self.log = open(config["log"], "wb", buffering=0)
@@ -250,8 +241,8 @@ class Leash:
                 stdin=subprocess.DEVNULL,
                 stdout=writer,
                 stderr=writer,
-                env=env,
-                cwd=cwd,
+                env=dict(os.environ, **config.get("env", {})),
+                cwd=config.get("cwd"),
                 start_new_session=True,
             )
         except OSError as error:
@@ -284,8 +275,6 @@ class Leash:
             for pid in left:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
-            for pid in left:
-                with contextlib.suppress(OSError):
                     os.waitpid(pid, 0)
             if not left:
                 return
@@ -327,8 +316,7 @@ class Leash:
         self.farewell()
 
     def watch(self, output: int, wake: int) -> None:
-        """Loop until the command has ended (it stays a zombie, so that its group id stays ours)."""
-        assert self.child is not None
+        """Loop until the command has ended."""
         deadline = time.monotonic() + float(self.config["max_seconds"])
         beat = time.monotonic() + self.silence
         poll = select.poll()
@@ -338,7 +326,7 @@ class Leash:
         talking = True
         while True:
             self.flush()
-            if os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if self.dead():
                 return
             now = time.monotonic()
             if self.listening and now >= beat:
@@ -360,7 +348,7 @@ class Leash:
             for fd, what in poll.poll(int(wait * 1000) + 1):
                 if fd == output:
                     if not self.take(output):
-                        poll.unregister(output)
+                        poll.unregister(output)  # it closed its output and runs on
                 elif fd == 0:
                     if self.listen():
                         beat = time.monotonic() + self.silence
@@ -378,22 +366,16 @@ class Leash:
 
     def take(self, output: int) -> bool:
         """Read one piece of the command's output. Returns False at end of file."""
-        try:
-            data = os.read(output, CHUNK)
-        except BlockingIOError:
-            return True
+        data = os.read(output, CHUNK)
         if data:
             self.output(data)
         return bool(data)
 
     def drain(self, output: int) -> None:
-        """Take what is in the command's pipe now."""
+        """Take what is in the command's pipe now, but of a flood no more than 4 MiB."""
         with contextlib.suppress(OSError):
-            while True:
-                data = os.read(output, CHUNK)
-                if not data:
-                    return
-                self.output(data)
+            for _ in range(64):
+                self.take(output)
                 self.flush()
 
     def farewell(self) -> None:
@@ -410,13 +392,10 @@ def main() -> int:
     """Read the configuration, leave the terminal's session, and run."""
     with contextlib.suppress(OSError):
         os.setsid()
-    first = bytearray()
-    limit = time.monotonic() + 10.0
+    first = b""
     while not first.endswith(b"\n"):
         # Byte by byte: what follows the first line belongs to the loop.
-        if not select.select([0], [], [], max(limit - time.monotonic(), 0.0))[0]:
-            return 1
-        data = os.read(0, 1)
+        data = os.read(0, 1) if select.select([0], [], [], 10.0)[0] else b""
         if not data:
             return 1
         first += data

@@ -182,6 +182,15 @@ def test_the_whole_group_has_the_grace(host: LocalHost, tmp_path: Path) -> None:
     assert out.read_text() == "done\n"
 
 
+def test_a_flood_that_ignores_term_is_ended_all_the_same(host: LocalHost) -> None:
+    # The leader obeys TERM, another of its group does not and keeps printing.
+    process = host.start(["sh", "-c", "(trap '' TERM; yes) & sleep 60"], max_seconds=60)
+    lines_until(process, 1)
+    began = time.monotonic()
+    assert process.stop(grace=0.5).reason == "stopped"
+    assert 0.4 < time.monotonic() - began < 3
+
+
 def test_a_stopped_process_is_ended(host: LocalHost) -> None:
     process = host.start(["sleep", "60"], max_seconds=60)
     os.kill(process.pid, signal.SIGSTOP)

@@ -85,12 +85,14 @@ def orchestrator(
         cwd=Path(__file__).parents[2],
     )
     assert process.stdout is not None
-    pid = int(process.stdout.readline())
-    assert len(group(pid)) == 3
-    yield process, pid
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    try:
+        pid = int(process.stdout.readline())
+        seconds_until(lambda: len(group(pid)) == 3, 5)
+        yield process, pid
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def test_kill_9_of_the_orchestrator_ends_the_pipeline(
