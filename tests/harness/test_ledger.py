@@ -90,3 +90,8 @@ def test_the_parts_always_sum_to_offered(
     account = build(sent(offered), nic(rx, missed), ZERO, after, ALL)
     parts = (account.before_nic, account.nic, account.kernel, account.software, account.analysed)
     assert sum(p or 0 for p in parts) + account.unexplained == offered
+
+
+def test_two_drop_counters_do_not_take_the_same_packet_twice() -> None:
+    account = build(sent(200), nic(100, missed=60, dropped=90), ZERO, counters(100, 0, 100), ALL)
+    assert (account.before_nic, account.nic, account.unexplained) == (0, 100, 0)

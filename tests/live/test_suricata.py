@@ -179,6 +179,19 @@ def test_what_an_earlier_session_left_is_ended(bench: Bench) -> None:
         other.stop()
 
 
+def test_a_small_ring_is_small(bench: Bench) -> None:
+    """Suricata enlarges rings below max-pending-packets; what counts is what the kernel mapped."""
+    sensor = bench.sensor(workers=1, ring_size=64)
+    try:
+        sensor.prepare()
+        assert sensor._process is not None
+        maps = Path(f"/proc/{sensor._process.pid}/maps").read_text().splitlines()
+        spans = [line.split()[0].split("-") for line in maps if "socket:" in line]
+        assert [int(b, 16) - int(a, 16) for a, b in spans] == [131072]
+    finally:
+        sensor.stop()
+
+
 def test_an_own_configuration_keeps_its_outputs(bench: Bench, tmp_path: Path) -> None:
     own = Path("/etc/suricata/suricata.yaml")
     if not own.exists():
