@@ -23,7 +23,7 @@ from harness.errors import SensorFailed
 from harness.model import Alert, Capabilities, Counters
 from harness.sensors.base import Live
 from harness.sensors.eve import read_alerts
-from harness.sensors.suricata_agent import Sample, Watch
+from harness.sensors.suricata_agent import Sample, Watch, is_quiet
 from harness.sensors.suricata_config import (
     Options,
     Paths,
@@ -37,12 +37,13 @@ from harness.sensors.suricata_config import (
 from harness.sensors.suricata_counters import last_record, reconciles, to_counters
 from harness.sensors.suricata_host import (
     first_error,
+    how_ended,
     last_log_line,
     read_version,
     shutdown_totals,
 )
 from lab.errors import CommandFailed, CommandTimeout
-from lab.host import Exit, Host, Process
+from lab.host import Host, Process
 from lab.inventory import SensorSpec
 
 __all__ = ["SuricataSensor"]
@@ -50,13 +51,6 @@ __all__ = ["SuricataSensor"]
 # A trial is never longer; the leash ends a Suricata that was forgotten.
 _MAX_SECONDS = 24 * 3600.0
 _STOP_GRACE_S = 30.0
-# AF_PACKET counters are moved into iface-stat once a second (source-af-packet.c, ReceiveAFPLoop):
-# what is stable for longer than that is stable.
-_QUIET_S = 1.3
-# A live link is never silent (LLDP, ARP): below this rate it counts as quiet.
-_QUIET_PPS = 10.0
-# Share of a core per worker. An idle worker polls ten times a second and stays near 0.001.
-_IDLE_CPU = 0.05
 _LARGE_LOG = 1 << 20
 
 
@@ -231,7 +225,7 @@ class SuricataSensor:
             fresh = self._watch.since(mark)
             mark = self._watch.count
             window += fresh
-            if fresh and _is_quiet(window):
+            if fresh and is_quiet(window):
                 return True
             if self._watch.ended:
                 raise SensorFailed(
@@ -261,7 +255,7 @@ class SuricataSensor:
         self._end_watch()
         if exit_.reason != "stopped" or exit_.signal == signal.SIGKILL or exit_.returncode:
             raise SensorFailed(
-                f"{where}: suricata did not end by itself when told to ({_how(exit_)}), so its "
+                f"{where}: suricata did not end by itself when told to ({how_ended(exit_)}), so its "
                 f"final counters are missing; last log line: {self._last_log_line()}"
             )
         stats = last_record(self._read_tail("stats.json", 4 << 20))
@@ -352,7 +346,7 @@ class SuricataSensor:
             self._process = None
             self._end_watch()
             raise SensorFailed(
-                f"{self._host.name}: suricata {_how(exit_)} {when}; last log line: "
+                f"{self._host.name}: suricata {how_ended(exit_)} {when}; last log line: "
                 f"{self._last_log_line()}"
             )
 
@@ -385,32 +379,3 @@ class SuricataSensor:
             while block := source.read(1 << 20):
                 target.write(block)
         return local
-
-
-def _how(exit_: Exit) -> str:
-    if exit_.reason == "deadline":
-        return "reached its time limit"
-    if exit_.reason == "orphaned":
-        return "was ended because its connection was lost"
-    if exit_.signal is not None:
-        try:
-            name = signal.Signals(exit_.signal).name
-        except ValueError:
-            name = f"signal {exit_.signal}"
-        return f"was killed by {name}"
-    return f"ended with status {exit_.returncode}"
-
-
-def _is_quiet(window: list[Sample]) -> bool:
-    """True when the samples of the last `_QUIET_S` seconds show a worked-off, idle sensor."""
-    last = window[-1]
-    first = next((s for s in reversed(window) if last.t - s.t >= _QUIET_S), None)
-    if first is None:
-        return False
-    span = last.t - first.t
-    few = _QUIET_PPS * span
-    arrived = 0 if last.rx is None or first.rx is None else last.rx - first.rx
-    if arrived > few or last.received - first.received > few or last.dropped != first.dropped:
-        return False
-    busy = [last.workers[n] - first.workers.get(n, 0.0) for n in last.workers]
-    return all(seconds <= _IDLE_CPU * span for seconds in busy)

@@ -8,7 +8,15 @@ from typing import Any
 
 from lab.host import Process
 
-__all__ = ["Sample", "Watch"]
+__all__ = ["Sample", "Watch", "is_quiet"]
+
+# AF_PACKET counters are moved into iface-stat once a second (source-af-packet.c, ReceiveAFPLoop):
+# what is stable for longer than that is stable.
+_QUIET_S = 1.3
+# A live link is never silent (LLDP, ARP): below this rate it counts as quiet.
+_QUIET_PPS = 10.0
+# Share of a core per worker. An idle worker polls ten times a second and stays near 0.001.
+_IDLE_CPU = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +113,18 @@ class Watch:
     def stop(self) -> None:
         """End the agent; idempotent."""
         self._process.stop(1.0)
+
+
+def is_quiet(window: list[Sample]) -> bool:
+    """True when the samples of the last `_QUIET_S` seconds show a worked-off, idle sensor."""
+    last = window[-1]
+    first = next((s for s in reversed(window) if last.t - s.t >= _QUIET_S), None)
+    if first is None:
+        return False
+    span = last.t - first.t
+    few = _QUIET_PPS * span
+    arrived = 0 if last.rx is None or first.rx is None else last.rx - first.rx
+    if arrived > few or last.received - first.received > few or last.dropped != first.dropped:
+        return False
+    busy = [last.workers[n] - first.workers.get(n, 0.0) for n in last.workers]
+    return all(seconds <= _IDLE_CPU * span for seconds in busy)

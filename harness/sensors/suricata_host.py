@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
+import signal
 from itertools import pairwise
 
 from harness.errors import SensorFailed
 from lab.errors import MissingTool
-from lab.host import Host
+from lab.host import Exit, Host
 from lab.inventory import SensorSpec
 
-__all__ = ["first_error", "last_log_line", "parse_version", "read_version", "shutdown_totals"]
+__all__ = [
+    "first_error",
+    "how_ended",
+    "last_log_line",
+    "parse_version",
+    "read_version",
+    "shutdown_totals",
+]
 
 
 def parse_version(text: str) -> str:
@@ -64,3 +72,18 @@ def shutdown_totals(log: str, interface: str) -> tuple[int, int] | None:
     """
     found = re.findall(rf"{re.escape(interface)}: packets: (\d+), drops: (\d+)", log)
     return (int(found[-1][0]), int(found[-1][1])) if found else None
+
+
+def how_ended(exit_: Exit) -> str:
+    """The end of a process in words that follow its name."""
+    if exit_.reason == "deadline":
+        return "reached its time limit"
+    if exit_.reason == "orphaned":
+        return "was ended because its connection was lost"
+    if exit_.signal is not None:
+        try:
+            name = signal.Signals(exit_.signal).name
+        except ValueError:
+            name = f"signal {exit_.signal}"
+        return f"was killed by {name}"
+    return f"ended with status {exit_.returncode}"
