@@ -255,8 +255,8 @@ class SuricataSensor:
         self._end_watch()
         if exit_.reason != "stopped" or exit_.signal == signal.SIGKILL or exit_.returncode:
             raise SensorFailed(
-                f"{where}: suricata did not end by itself when told to ({how_ended(exit_)}), so its "
-                f"final counters are missing; last log line: {self._last_log_line()}"
+                f"{where}: suricata did not end by itself when told to ({how_ended(exit_)}), so "
+                f"its final counters are missing; last log line: {self._last_log_line()}"
             )
         stats = last_record(self._read_tail("stats.json", 4 << 20))
         if stats is None:
