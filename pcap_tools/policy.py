@@ -71,12 +71,14 @@ def judge(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
     at_edge = (rows["first_ns"] < table.first_ns + guard) | (
         rows["last_ns"] > table.last_ns - guard
     )
-    established = ~rejected & tcp
+    # The rules do not overlap more than they must, so that keeping one reason keeps its flows.
+    established = tcp & ~rejected & ~one_way
+    no_synack = (rows["syn"] == 1) & (rows["synack"] == 0)
     applies: dict[str, npt.NDArray[np.bool_]] = {
         "midstream": np.where(tcp, rows["syn"] == 0, sent[:, 0] == 0),
         "unanswered": tcp & one_way,
         "unterminated": established & ~_in(state, "SF", "RSTO", "RSTR"),
-        "capture-loss": established & ((rows["synack"] == 0) | (table.missing > 0)),
+        "capture-loss": established & (no_synack | (table.missing > 0)),
         "truncated": rows["truncated"] > 0,
         "edge": ~tcp & one_way & at_edge,
         "rejected": rejected,
