@@ -7,7 +7,7 @@ capture as it came, half-flows and all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from harness.corpus import describe
@@ -19,20 +19,7 @@ from harness.session import Session
 from harness.sweep import Sweeper
 from harness.trial import TrialSpec
 
-__all__ = ["BiasRow", "rows", "run_bias"]
-
-
-@dataclass(frozen=True, slots=True)
-class BiasRow:
-    """One line of the comparison; None where it was not measured."""
-
-    method: str
-    packets_lost: int | None
-    packets: int | None
-    flows_offered: int
-    flows_seen: int | None
-    alerts_due: int | None
-    alerts_raised: int | None
+__all__ = ["run_bias"]
 
 
 def run_bias(sweeper: Sweeper, raw: Path | None, pps: float, seconds: float) -> list[Trial]:
@@ -66,23 +53,3 @@ def _replay(
 ) -> Trial:
     load = Load("pps", pps, (copies + 0.5) * corpus.packets / pps)
     return sweeper.trial(TrialSpec(f"b-{method}", "bias", load, 0, method=method), generator)
-
-
-def rows(trials: list[Trial]) -> list[BiasRow]:
-    """The comparison as a table, in the order of the trials."""
-    return [
-        BiasRow(
-            method=trial.method,
-            packets_lost=(
-                trial.sent.packets - trial.ledger.analysed
-                if trial.sent and trial.ledger and trial.ledger.analysed is not None
-                else None
-            ),
-            packets=trial.sent.packets if trial.sent else None,
-            flows_offered=trial.schedule.flows,
-            flows_seen=trial.after.flows if trial.after else None,
-            alerts_due=trial.detection.due if trial.detection else None,
-            alerts_raised=trial.detection.raised if trial.detection else None,
-        )
-        for trial in trials
-    ]

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from harness.errors import ConfigError, SensorFailed
 from harness.events import canonical_address, event_key
@@ -30,7 +31,7 @@ from harness.sensors.suricata_config import (
     ship,
     ship_rules,
 )
-from harness.sensors.suricata_counters import last_record
+from harness.sensors.suricata_counters import last_record, to_counters
 from harness.sensors.suricata_host import first_error, last_log_line, read_version
 from lab.host import Host
 from lab.inventory import SensorSpec
@@ -146,7 +147,7 @@ def label(
                 f"{host.name}: suricata -r {capture.name} ended with status {done.returncode}: "
                 f"{first_error(done.stderr) or _log_tail(host, paths)}"
             )
-        _must_have_decoded(host, paths, capture, packets)
+        stats = _must_have_decoded(host, paths, capture, packets)
         raised, due, signatures = _read_due(host, paths)
     finally:
         host.run(["rm", "-rf", paths.run], check=False, sudo=True)
@@ -157,6 +158,7 @@ def label(
         raised=raised,
         due=tuple(sorted(due)),
         signatures=dict(sorted(signatures.items())),
+        flows=to_counters(stats, exact=True).flows,
     )
 
 
@@ -165,7 +167,7 @@ def _log_tail(host: Host, paths: Paths) -> str:
     return last_log_line(done.stdout)
 
 
-def _must_have_decoded(host: Host, paths: Paths, capture: Path, packets: int) -> None:
+def _must_have_decoded(host: Host, paths: Paths, capture: Path, packets: int) -> dict[str, Any]:
     tail = host.run(["tail", "-c", str(4 << 20), paths.log("stats.json")], check=False, sudo=True)
     stats = last_record(tail.stdout)
     decoded = -1 if stats is None else int(stats.get("decoder", {}).get("pkts", 0))
@@ -175,6 +177,8 @@ def _must_have_decoded(host: Host, paths: Paths, capture: Path, packets: int) ->
             f"{host.name}: suricata {what} of {capture.name}: the reference would be short; "
             f"last log line: {_log_tail(host, paths)}"
         )
+    assert stats is not None
+    return stats
 
 
 def _read_due(host: Host, paths: Paths) -> tuple[int, set[DueEvent], dict[int, str]]:
@@ -228,7 +232,8 @@ def load(path: Path) -> Reference:
             "`probebench corpus label`"
         )
     try:
-        values = {f.name: data[f.name] for f in fields(Reference)}
+        values = {f.name: data[f.name] for f in fields(Reference) if f.name != "flows"}
+        values["flows"] = data.get("flows")
         values["due"] = tuple(DueEvent(**due) for due in values["due"])
         values["signatures"] = {int(k): v for k, v in values["signatures"].items()}
         return Reference(**values)

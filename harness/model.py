@@ -205,7 +205,8 @@ class DueEvent:
 class Reference:
     """What is due per iteration: distinct (flow, signature), found at zero load.
 
-    `raised` counts all alerts of the reference run, duplicates included. `corpus_digest` and
+    `raised` counts all alerts of the reference run, duplicates included; `flows` the flows as this
+    sensor counts them (None: it cannot tell). `corpus_digest` and
     `rules_digest` (SHA-256) tie it to its inputs; `sensor` is the program and version.
     """
 
@@ -215,6 +216,7 @@ class Reference:
     raised: int
     due: tuple[DueEvent, ...]
     signatures: dict[int, str]
+    flows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

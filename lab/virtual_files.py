@@ -15,7 +15,7 @@ from lab.virtual_layout import Layout, Options
 
 __all__ = ["State", "read_state", "write_file", "write_inventory", "write_state"]
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def write_state(lab: Layout, state: State) -> None:
     data = {
         "version": _STATE_VERSION,
         "name": lab.name,
-        "options": {**asdict(state.options), "rules": str(state.options.rules)},
+        "options": {**asdict(state.options), "rules": [str(r) for r in state.options.rules]},
         "subnets": [str(subnet) for subnet in state.subnets],
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -42,7 +42,8 @@ def read_state(lab: Layout) -> State | None:
     """The state of a lab, or None when there is none that this version can use."""
     try:
         data = json.loads(lab.state.read_text())
-        options = Options(**{**data["options"], "rules": Path(data["options"]["rules"])})
+        rules = tuple(Path(text) for text in data["options"]["rules"])
+        options = Options(**{**data["options"], "rules": rules})
         first, second = (IPv4Network(text) for text in data["subnets"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none, torn, or of another version: build anew
@@ -85,7 +86,7 @@ mtu = {options.mtu}
 """
         for role, interface in (("generator", "tx0"), ("sensor", "rx0"))
     )
-    rules = _text(options.rules.resolve()) if options.rules.exists() else ""
+    rules = ", ".join(_text(path.resolve()) for path in options.rules if path.exists())
     return f"""\
 # Inventory of the virtual lab {lab.name!r}, written by `probebench lab up`.
 # `probebench lab down --name {lab.name}` removes it with the lab; copy it to keep changes.

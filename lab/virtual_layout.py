@@ -14,10 +14,11 @@ from pathlib import Path
 from lab.errors import OptionError
 from lab.sshd import Server
 
-__all__ = ["DEFAULT_RULES", "RUN_DIR", "Layout", "Namespaces", "Options", "layout"]
+__all__ = ["BALLAST_RULES", "DEFAULT_RULES", "RUN_DIR", "Layout", "Namespaces", "Options", "layout"]
 
 RUN_DIR = Path("/run/probebench")
 DEFAULT_RULES = Path(__file__).resolve().parent.parent / "profiles" / "demo.rules"
+BALLAST_RULES = DEFAULT_RULES.with_name("ballast.rules")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Options:
     txqueuelen: int = 1000
     workers: int = 1
     ring_size: int = 2048
-    rules: Path = DEFAULT_RULES
+    rules: tuple[Path, ...] = (DEFAULT_RULES,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,12 @@ def _run(options: DemoOptions, *, whole: bool, as_json: bool) -> None:
 
 
 def _print(outcome: DemoOutcome) -> None:
+    import pandas as pd
     from rich.console import Console
     from rich.table import Table
+
+    from harness.report.tables import bias_frame
+    from harness.results import RunDir
 
     table = Table(title="The same corpus, the same load, four ways to replay it")
     for column in (
@@ -101,13 +105,8 @@ def _print(outcome: DemoOutcome) -> None:
         "alerts raised",
     ):
         table.add_column(column, justify="left" if column == "replay" else "right")
-    for row in outcome.bias:
-        cells = (
-            row.packets_lost,
-            row.flows_offered,
-            row.flows_seen,
-            row.alerts_due,
-            row.alerts_raised,
-        )
-        table.add_row(row.method, *("not observable" if c is None else f"{c:,}" for c in cells))
+    for row in bias_frame(RunDir(outcome.run)).to_dict("records"):
+        cells = [row[c] for c in ("lost", "flows_offered", "flows_seen", "due", "raised")]
+        shown = ["not observable" if pd.isna(c) else f"{c:,}" for c in cells]
+        table.add_row(str(row["method"]), *shown)
     Console().print(table)

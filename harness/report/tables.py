@@ -297,9 +297,12 @@ def bias_frame(run: RunDir) -> pd.DataFrame:
     """One row a trial of phase "bias", in the order of `BIAS_METHODS`.
 
     Columns: method, trial, status, packets (sent), lost (packets, missing when not observable),
-    drop_rate, flows_offered, flows_seen, due, raised, detected.
+    drop_rate, flows_offered, flows_seen, due, raised, detected. Offered flows of the corpus are
+    those that the sensor itself counted in it at zero load, where the reference has them: tools
+    differ in what is a flow (an ICMP error, say).
     """
     rows: list[dict[str, Any]] = []
+    counted = run.info().reference.get("flows")
     for trial in run.trials():
         if trial.phase != "bias":
             continue
@@ -313,7 +316,11 @@ def bias_frame(run: RunDir) -> pd.DataFrame:
                 "packets": trial.sent.packets if trial.sent else None,
                 "lost": lost,
                 "drop_rate": trial.drop_rate,
-                "flows_offered": trial.schedule.flows,
+                "flows_offered": (
+                    trial.schedule.flows
+                    if counted is None or trial.method == "raw-loop"
+                    else counted * trial.schedule.iterations
+                ),
                 "flows_seen": trial.after.flows if trial.after else None,
                 "due": found.due if found else None,
                 "raised": found.raised if found else None,

@@ -103,7 +103,7 @@ def test_a_whole_run_is_what_it_says() -> None:
             Exit(0, None, "exited"),
             "no such file",
         ),
-        ("", Exit(0, None, "exited"), "without its statistics"),
+        (DONE, Exit(0, None, "exited"), "without its statistics"),
     ],
 )
 def test_every_death_is_named(output: str, ended: Exit, says: str) -> None:
