@@ -93,6 +93,15 @@ def test_pcapng_clocks_as_tshark_reads_them(
     assert found[0][0] == pytest.approx(T0 + 3600 * 10**9, abs=10**6)
 
 
+def test_a_clock_finer_than_nanoseconds(tmp_path: Path) -> None:
+    """2^-40 s since an offset, as no 64-bit count since the epoch could be."""
+    options = option(9, bytes([0x80 | 40])) + option(14, struct.pack("<q", T0 // 10**9))
+    frame = FRAMES[0][1]
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(section() + interface(1, 0, options) + enhanced((5 << 40) + (3 << 38), frame))
+    assert read_paths(path) == [(T0 + 5_750_000_000, frame, len(frame))]
+
+
 def test_pcapng_sections_interfaces_and_every_packet_block(tmp_path: Path) -> None:
     first, second, third = (frame for _, frame in FRAMES[:3])
     comment = block(0x0BAD, b"custom block, skipped")

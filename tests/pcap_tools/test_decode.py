@@ -160,6 +160,16 @@ def test_cut_frames_are_snapped_and_short_frames_malformed() -> None:
         assert decode(frame[:size])["flags"] & MALFORMED
 
 
+@pytest.mark.parametrize("name", FRAMES)
+def test_what_follows_a_cut_frame_does_not_matter(name: str) -> None:
+    link, packet = FRAMES[name]
+    frame = bytes(packet)
+    for size in range(len(frame)):
+        row = decode(frame[:size], link, len(frame))
+        for after in (frame[size:], bytes(64), b"\xff" * 64):
+            assert decode(frame[:size], link, len(frame), after) == row
+
+
 @pytest.mark.parametrize(
     ("at", "value"),
     [(14, 0x65), (14, 0x43), (16, 0xFF), (46, 0x10), (46, 0xF0)],
