@@ -97,6 +97,9 @@ class PcapWriter:
         except OSError as error:
             self.abandon()
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        except BaseException:
+            self.abandon()
+            raise
         if self._pool is not None:
             self._pool.shutdown()
 

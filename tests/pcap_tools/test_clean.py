@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import random
 from pathlib import Path
 
@@ -188,10 +190,20 @@ def test_the_output_may_not_be_an_input(tmp_path: Path) -> None:
     assert raw.read_bytes() == before
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw = write_pcap(tmp_path / "raw.pcap", Talk().whole().frames)
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, pytest.raises(OutputError, match="No space left"):
+        patched.setattr("pcap_tools.write.os.write", full)
+        clean(raw, tmp_path / "out.pcap")
     with pytest.raises(OutputError, match="cannot be written: No such file"):
         clean(raw, tmp_path / "none" / "out.pcap")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw.pcap"]
 
 
 def test_policies_refuse_nonsense() -> None:
