@@ -32,6 +32,7 @@ __all__ = [
     "LabError",
     "MissingTool",
     "OptionError",
+    "TransferFailed",
 ]
 
 

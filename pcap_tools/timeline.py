@@ -4,10 +4,14 @@ A flow here is what shares VLAN, protocol, both addresses and both ports, in eit
 bare SYN after a FIN or RST begins another one. Later fragments follow their first fragment. ICMP
 counts by address pair; frames without IP are one flow each.
 
-Capping idle gaps at S works twice: first each flow's own gaps, its start left where it was; then,
-on the order that results, the gaps of the whole corpus. Thus flows start spread as in the capture,
-no flow and no corpus is silent for longer than S, and the order inside a flow is kept. The order
-between flows that depend on each other (a DNS answer and the connection it led to) may change.
+Capping idle gaps at S works on three levels. Each flow's own gaps are capped. Then the flows are
+drawn together: their starts, in unchanged order and proportion, are scaled into the duration of the
+longest of them, so that the corpus lasts at most twice that. Iterations overlap, so how far apart
+flows of one iteration start changes nothing of the steady state (rate and concurrency depend on
+their own durations only), but it is what a run needs to get there: a capture of minutes reaches its
+steady state in seconds. Last, on the order that results, silences of the whole corpus are capped.
+The order inside a flow and of the flows' starts is kept; that between later packets of flows that
+depend on each other (a control channel and its data) may change.
 """
 
 from __future__ import annotations
@@ -160,11 +164,24 @@ def _cap_inside(due_ns: I64, number: I64, gap: int, before: I64, capped: I64) ->
         before[flow] = index
 
 
+def _draw_together(capped: I64, flows: Flows) -> I64:
+    """Times with flow starts scaled into the longest flow's duration, if they are spread wider."""
+    first, last = np.full(flows.count, -1, np.int64), np.zeros(flows.count, np.int64)
+    _durations(capped, flows.number, first, last)
+    start = int(first.min())
+    spread, longest = int(first.max()) - start, int((last - first).max())
+    if spread <= longest:
+        return capped
+    nearer = start + np.floor((first - start) * (longest / spread)).astype(np.int64)
+    return capped + (nearer - first)[flows.number]
+
+
 def cap_gaps(template: Template, flows: Flows, gap_ns: int) -> tuple[Template, Flows]:
     """Template and flows with no silence longer than `gap_ns`, in the order that results."""
     capped = np.empty_like(template.due_ns)
     before = np.full(flows.count, -1, np.int64)
     _cap_inside(template.due_ns, flows.number, gap_ns, before, capped)
+    capped = _draw_together(capped, flows)
     order = np.argsort(capped, kind="stable")
     steps = np.minimum(np.diff(capped[order]), gap_ns)
     due = np.concatenate([np.zeros(1, np.int64), np.cumsum(steps)])

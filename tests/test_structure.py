@@ -45,8 +45,9 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
 @pytest.mark.parametrize("package", sorted(ALLOWED))
 def test_the_error_tree_in_the_docstring_is_the_real_one(package: str) -> None:
     module = importlib.import_module(f"{package}.errors")
-    classes = [c for _, c in inspect.getmembers(module, inspect.isclass)
-               if c.__module__ == module.__name__]
+    classes = [
+        c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__
+    ]
     for kind in classes:
         assert kind.__name__ in (module.__doc__ or "")
         assert kind.__name__ in module.__all__

@@ -73,7 +73,7 @@ def test_state_survives_a_round_trip_and_not_a_torn_file(lab: Layout) -> None:
     write_state(lab, state)
     assert read_state(lab) == state
     whole = lab.state.read_text()
-    for torn in (whole[: len(whole) // 2], "[]", whole.replace('"version": 1', '"version": 99')):
+    for torn in (whole[: len(whole) // 2], "[]", whole.replace('"version": 2', '"version": 99')):
         lab.state.write_text(torn)
         assert read_state(lab) is None
 

@@ -35,7 +35,7 @@ DATAGRAMS = [datagram(flow) for flow in range(4)]
     gap=st.integers(1, 300),
 )
 @settings(max_examples=80, deadline=None)
-def test_gaps_are_capped_per_flow_then_overall(
+def test_gaps_are_capped_per_flow_then_starts_drawn_together_then_overall(
     tmp_path_factory: pytest.TempPathFactory, packets: list[tuple[int, int]], gap: int
 ) -> None:
     packets = sorted(packets, key=lambda packet: packet[0])
@@ -51,6 +51,13 @@ def test_gaps_are_capped_per_flow_then_overall(
             place += min(time - before, gap)
         last[flow] = (time, place)
         moved.append((place, flow))
+    starts = {f: min(p for p, g in moved if g == f) for _, f in moved}
+    longest = max(p - starts[f] for p, f in moved)
+    spread = max(starts.values()) - min(starts.values())
+    if spread > longest:
+        first = min(starts.values())
+        shift = {f: first + int((s - first) * (longest / spread)) - s for f, s in starts.items()}
+        moved = [(p + shift[f], f) for p, f in moved]
     moved.sort(key=lambda packet: packet[0])
     due = [0]
     for (a, _), (b, _) in itertools.pairwise(moved):
@@ -61,6 +68,15 @@ def test_gaps_are_capped_per_flow_then_overall(
         for number, flow in zip(flows.number.tolist(), [f for _, f in moved], strict=True)
     }
     assert [names[flow] for _, flow in moved] == flows.number.tolist()
+
+
+def test_a_capture_of_minutes_lasts_twice_its_longest_flow(tmp_path: Path) -> None:
+    # 4 flows of 1 s, one a minute: what is left is less than 2 s, each flow still 1 s long.
+    packets = [(60 * 10**9 * f + 10**8 * n, f) for f in range(4) for n in range(11)]
+    made = template(tmp_path, [(t, DATAGRAMS[f]) for t, f in packets])
+    capped, flows = cap_gaps(made, find_flows(made), 2 * 10**8)
+    assert capped.span_ns == 2 * 10**9
+    assert flows.seconds == pytest.approx(4.0)
 
 
 def test_the_order_inside_a_flow_is_kept(tmp_path: Path) -> None:
