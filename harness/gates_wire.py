@@ -27,7 +27,8 @@ def _rates(sent: Sent, schedule: Schedule) -> tuple[float, float]:
     "Lower the load, give the generator a faster host or its own CPU, or use one that keeps up.",
 )
 def _generator_limited(trial: Trial, context: Context) -> Finding | None:
-    if trial.sent is None:
+    # A calibration asks for more than anything can send, to find out.
+    if trial.sent is None or trial.phase == "calibration":
         return None
     rate, asked = _rates(trial.sent, trial.schedule)
     share = trial.sent.packets / trial.schedule.packets if trial.schedule.packets else 1.0

@@ -68,3 +68,12 @@ def imported_by(node: ast.Import | ast.ImportFrom) -> set[str]:
     if isinstance(node, ast.Import):
         return {alias.name.split(".")[0] for alias in node.names}
     return {(node.module or "").split(".")[0]}
+
+
+def test_architecture_names_every_module() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for path in MODULES:
+        package, *rest = path.relative_to(ROOT).with_suffix("").parts
+        if rest[-1] in ("__init__", "__main__") or package == "harness":
+            continue
+        assert f"`{rest[-1]}`" in text, path

@@ -15,6 +15,7 @@ __all__ = [
     "Grid",
     "Row",
     "bias_grid",
+    "cleaning_grid",
     "curve_grid",
     "gate_list",
     "ledger_grid",
@@ -200,6 +201,11 @@ def _measured_share(name: str) -> Callable[..., str]:
 _WHO: tuple[Column, ...] = (("trial", False, _text("trial")), ("status", False, _text("status")))
 
 
+def _gate_codes(row: dict[str, Any]) -> str:
+    codes = str(row["gates"]).split()
+    return ", ".join(code.split("(")[0] for code in codes if not code.endswith("(info)"))
+
+
 def trial_grid(trials: pd.DataFrame) -> Grid:
     """Every trial: what was asked, what was sent, what was lost; "–" is what was not measured."""
     return _grid(
@@ -215,7 +221,7 @@ def trial_grid(trials: pd.DataFrame) -> Grid:
             ("sent in s", True, lambda row: words.number(row["seconds"], 2, "–")),
             ("drop rate", True, _measured_share("drop_rate")),
             ("sensor CPU s", True, _measured(lambda row: words.number(row["cpu_s"], 2))),
-            ("gates", False, lambda row: str(row["gates"]).replace(" ", ", ").replace("(", " (")),
+            ("gates but notes", False, _gate_codes),
         ),
         "status",
     )
@@ -250,17 +256,32 @@ def trial_detection_grid(trials: pd.DataFrame) -> Grid:
     )
 
 
+def cleaning_grid(clean: dict[str, Any]) -> Grid | None:
+    """What cleaning kept and dropped, rule by rule; None for a report without these totals."""
+    try:
+        rules = clean.get("rules", {})
+        parts = [("in the capture", "", clean["in"]), ("kept", "", clean["kept"])]
+        parts += [(f"dropped: {r}", rules.get(r, ""), n) for r, n in clean["dropped"].items()]
+        rows = [
+            Row((name, *(f"{total[k]:,}" for k in ("flows", "packets", "bytes")), why))
+            for name, why, total in parts
+        ]
+    except (KeyError, TypeError, AttributeError):
+        return None
+    return Grid(("", "flows", "packets", "bytes", "rule"), tuple(rows), frozenset((1, 2, 3)))
+
+
 def gate_list(gates: pd.DataFrame) -> list[dict[str, Any]]:
-    """Findings by gate, in the order of the frame (most severe first)."""
+    """Findings by gate, in the order of the frame (most severe first); the same words once."""
     grouped: list[dict[str, Any]] = []
     for (severity, code, title), rows in gates.groupby(["severity", "code", "title"], sort=False):
+        said: dict[tuple[str, str], list[str]] = {}
+        for row in rows.to_dict("records"):
+            numbers = ", ".join(f"{k} = {v:g}" for k, v in row["numbers"].items())
+            said.setdefault((str(row["message"]), numbers), []).append(str(row["trial"]))
         findings = [
-            {
-                "trial": row["trial"],
-                "message": row["message"],
-                "numbers": ", ".join(f"{k} = {v:g}" for k, v in row["numbers"].items()),
-            }
-            for row in rows.to_dict("records")
+            {"trial": ", ".join(trials), "message": message, "numbers": numbers}
+            for (message, numbers), trials in said.items()
         ]
         advice = list(dict.fromkeys(rows["advice"]))
         grouped.append(

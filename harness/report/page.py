@@ -13,6 +13,7 @@ from harness.report import words
 from harness.report.frames import Frames
 from harness.report.grids import (
     bias_grid,
+    cleaning_grid,
     curve_grid,
     gate_list,
     ledger_grid,
@@ -102,6 +103,11 @@ def _range(values: pd.Series[Any], digits: int) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def _settings(clean: dict[str, Any]) -> dict[str, Any]:
+    """A cleaning report without what the table of its totals shows."""
+    return {k: v for k, v in clean.items() if k not in ("in", "kept", "dropped", "rules")}
+
+
 def render(info: RunInfo, frames: Frames, sentences: list[str], pictures: list[Picture]) -> str:
     """The page as text. The same arguments give the same text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -142,7 +148,8 @@ def render(info: RunInfo, frames: Frames, sentences: list[str], pictures: list[P
         .rename(columns={"failure": "message"})
         .to_dict("records"),
         "corpus": flat(corpus),
-        "cleaning": flat(info.corpus.get("clean") or {}),
+        "cleaning": flat(_settings(info.corpus.get("clean") or {})),
+        "cleaned": cleaning_grid(info.corpus.get("clean") or {}),
         "method": METHOD,
         "environment": [(name, rows) for name, rows in environment if rows],
         "seeds": flat(info.seeds),
