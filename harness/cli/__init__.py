@@ -5,7 +5,10 @@ Command modules import heavy libraries inside their functions, so that `--help` 
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
+from typing import Annotated, Any
 
 import typer
 
@@ -15,16 +18,51 @@ from pcap_tools.errors import PcapError
 
 __all__ = ["app", "main"]
 
+_EXAMPLES = (
+    "Examples: `probebench demo` (everything, on a virtual lab); "
+    "`probebench corpus clean raw.pcap -o corpus.pcap`; "
+    "`probebench sweep profiles/demo.toml --lab lab.toml --corpus corpus.pcap`"
+)
+
 app = typer.Typer(
     name="probebench",
     help="Benchmark harness for network detection probes (IDS sensors).",
+    epilog=_EXAMPLES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 
+# Typer carries its own click since 0.20-odd and used the real one before: this is either's.
+_UsageError: Any = typer.BadParameter.__base__
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"probebench {version('probebench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")
+    ] = False,
+) -> None:
+    # main() acts on --debug, before anything is parsed; here it is only documented.
+    pass
+
+
+@functools.cache
 def _register() -> None:
     from harness.cli import corpus, demo, lab, report, sweep
 
@@ -37,19 +75,57 @@ def _register() -> None:
 
 def main() -> None:
     """Run the program; errors become one line on standard error and the right exit status."""
-    debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
-    _register()
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(standalone_mode=True)
-    except (HarnessError, LabError, PcapError) as error:
-        if debug:
-            raise
-        print(f"probebench: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_status) from None
-    except KeyboardInterrupt:
-        print("probebench: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        _register()
+        status = _run(arguments)
+        sys.stdout.flush()
     except BrokenPipeError:
+        # The reader of our output is gone; nothing may be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(141) from None
+    except (Exception, KeyboardInterrupt) as error:
+        if len(arguments) != len(sys.argv) - 1:
+            raise
+        line, status = _explain(error)
+        print(f"probebench: {line}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    """Parse and run; usage errors are one line too, where typer would draw a box."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("probebench", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except _UsageError as error:
+        path = error.ctx.command_path if error.ctx else "probebench"
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.message, nl=False, err=True)  # empty when rich has printed the help
+        else:
+            message = " ".join(error.format_message().split()).rstrip(".")
+            print(f"{path}: {message}; see `{path} --help`", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line for people, and the exit status."""
+    if isinstance(error, HarnessError | LabError | PcapError):
+        return str(error), error.exit_status
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", 2
+    if isinstance(error, OSError):
+        return f"this machine refused: {error.strerror or error}", 3
+    if isinstance(error, UnicodeDecodeError):
+        return f"an input is not UTF-8 text: {error.reason} at its byte {error.start}", 2
+    if isinstance(error, MemoryError):
+        return "not enough memory for this input; split it, or use a larger machine", 3
+    return (
+        f"a defect of probebench, please report it: {type(error).__name__}: {error} "
+        "(the same command with --debug shows where)"
+    ), 3

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The whole main job on a virtual lab: record, clean, sweep, report.")
+app = typer.Typer()
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory.")]
 Keep = Annotated[bool, typer.Option(help="Leave the lab up afterwards.")]
@@ -31,7 +31,7 @@ def demo(
     keep_lab: Keep = False,
     as_json: Json = False,
 ) -> None:
-    """Build a lab, record a corpus, clean it, sweep a live Suricata, and report.
+    """The whole main job on a virtual lab: record, clean, sweep a live Suricata, report.
 
     Example: `probebench demo -o results/first`
     """
