@@ -39,7 +39,7 @@ class DemoOptions:
     lab: str = "demo"
     out: Path | None = None
     record_seconds: float = 12.0
-    bias_seconds: float = 5.0
+    bias_seconds: float = 4.0
     keep_lab: bool = False
 
 
