@@ -7,6 +7,7 @@ the loads end at what the generator can send, and the run says so.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from harness.errors import GeneratorFailed, SensorFailed
@@ -14,20 +15,27 @@ from harness.model import Corpus
 from harness.profile import AutoLoads, LoadSpec
 from harness.results import Trial
 
-__all__ = ["Calibration", "choose_loads"]
+__all__ = ["MOST_FURTHER", "Calibration", "choose_loads", "further_load"]
 
 # The generator's top rate was seen once, for a few seconds: stay below it.
 HEADROOM = 0.9
+# A sweep goes on until this share of the packets was lost, by this factor, this many times.
+BENT, GROWTH, MOST_FURTHER = 0.10, 1.4, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What the calibration found: packets/s analysed when overloaded, and the generator's top."""
+    """What the calibration found: packets/s analysed when overloaded, and the generator's top.
+
+    `loads` and `ceiling` are in the unit of the profile's axis. `ceiling` is the highest load that
+    this generator can be asked for, infinite when it kept up with the probe.
+    """
 
     capacity_pps: float
     generator_pps: float
     overloaded: bool
     loads: tuple[float, ...]
+    ceiling: float = math.inf
 
     def sentence(self) -> str:
         """One line for the log and the report."""
@@ -58,9 +66,23 @@ def choose_loads(trial: Trial, spec: LoadSpec, corpus: Corpus) -> Calibration:
     overloaded = trial.ledger.analysed < 0.95 * trial.sent.packets
     top = HEADROOM * offered
     loads = _spread(spec.auto, analysed if overloaded else top / spec.auto.highest, top)
-    if spec.axis == "flows":
-        loads = tuple(load * corpus.flows / corpus.packets for load in loads)
-    return Calibration(analysed, offered, overloaded, tuple(_round(load) for load in loads))
+    ceiling = top if offered < 0.99 * trial.load.value else math.inf
+    unit = corpus.flows / corpus.packets if spec.axis == "flows" else 1.0
+    return Calibration(
+        analysed, offered, overloaded, tuple(_round(load * unit) for load in loads), ceiling * unit
+    )
+
+
+def further_load(last: Trial, ceiling: float) -> float | None:
+    """The load to add to a sweep whose curve has not bent yet, or None.
+
+    `last` is the trial at the highest load so far. None when it lost `BENT` of its packets, when
+    it is not sound (a generator at its limit included), or when `ceiling` leaves no room.
+    """
+    if not last.valid or last.drop_rate is None or last.drop_rate >= BENT:
+        return None
+    load = _round(min(GROWTH * last.load.value, ceiling))
+    return load if load > 1.05 * last.load.value else None
 
 
 def _spread(auto: AutoLoads, capacity: float, top: float) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import bias
 from harness.corpus import CorpusFiles, prepare_corpus
-from harness.errors import GateFailed
+from harness.errors import ConfigError, GateFailed
 from harness.profile import Profile, load_profile
 from harness.progress import Progress
 from harness.results import RunDir, Trial
@@ -62,7 +62,8 @@ def demo(options: DemoOptions, progress: Progress) -> DemoOutcome:
         progress.step(
             "5/7", "Calibrate, then compare four ways to replay (demo bias)", "probebench demo bias"
         )
-        with open_session(profile, inventory, files, run, progress) as session:
+        again = _command(options, run)
+        with open_session(profile, inventory, files, run, progress, again) as session:
             sweeper = Sweeper(session, profile)
             loads = sweeper.calibrate()
             bias.run_bias(sweeper, files.raw, _modest(session, loads), options.bias_seconds)
@@ -81,7 +82,8 @@ def bias_demo(options: DemoOptions, progress: Progress) -> DemoOutcome:
     begun = time.monotonic()
     with _corpus_on_a_lab(options, progress, "5") as (run, profile, inventory, files):
         progress.step("5/5", "Compare four ways to replay the same corpus")
-        with open_session(profile, inventory, files, run, progress) as session:
+        again = _command(options, run, "bias")
+        with open_session(profile, inventory, files, run, progress, again) as session:
             bias.run_bias(Sweeper(session, profile), files.raw, MODEST_PPS, options.bias_seconds)
     return DemoOutcome(run.path, None, time.monotonic() - begun)
 
@@ -92,6 +94,11 @@ def _modest(session: Session, loads: tuple[float, ...]) -> float:
     if session.info.profile["load"]["axis"] == "flows":
         lowest *= session.corpus.packets / session.corpus.flows
     return min(MODEST_PPS, 0.8 * lowest)
+
+
+def _command(options: DemoOptions, run: RunDir, *group: str) -> tuple[str, ...]:
+    words = ("probebench", "demo", *group, "--profile", str(options.profile))
+    return (*words, "--name", options.lab, "-o", str(run.path))
 
 
 def _lab_file(options: DemoOptions) -> Path:
@@ -106,6 +113,8 @@ def _corpus_on_a_lab(
     from lab.record import RecordOptions, record
 
     profile = load_profile(options.profile)
+    if options.out is not None and (options.out / "run.json").exists():
+        raise ConfigError(f"{options.out}: already holds a run; give another directory")
     try:
         progress.step(
             f"1/{steps}", "Build the virtual lab", f"probebench lab up --name {options.lab}"

@@ -18,13 +18,13 @@ import harness
 from harness.corpus import CorpusFiles, address_plan, describe
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
-from harness.model import Corpus
+from harness.model import Corpus, Reference
 from harness.profile import Profile
 from harness.progress import Progress
 from harness.reference import reference_for, rehearse
 from harness.results import RunDir, RunInfo
 from harness.sensors.registry import make_sensor
-from harness.trial import Port, Rig
+from harness.trial import Port, Rig, stop_quietly
 from lab.connect import connect_lab
 from lab.facts import facts
 from lab.guards import check_transmit
@@ -61,17 +61,23 @@ def open_session(
     files: CorpusFiles,
     run: RunDir,
     progress: Progress,
+    command: tuple[str, ...] = (),
 ) -> Iterator[Session]:
     """Connect, check, ship, label; close everything at the end, whatever happened.
 
     A run directory that already has a `run.json` is continued: its key and loads are used again,
-    and a different corpus or profile is refused. Raises ConfigError, GuardError, LabError,
-    GeneratorFailed, SensorFailed.
+    and a different corpus, profile, sensor or rule set is refused. `command` is what repeats the
+    run, for its report. Raises ConfigError, PcapError, GuardError, LabError, GeneratorFailed,
+    SensorFailed.
     """
     earlier = run.info() if (run.path / "run.json").exists() else None
     key = profile.corpus.key or secrets.token_hex(16)
     if earlier is not None:
         key = earlier.seeds["permutation_key"]
+    progress.say("corpus: dimensions of one iteration")
+    corpus = describe(files.capture, inventory.sensor.home, key, profile.corpus.max_gap)
+    if earlier is not None:
+        _same(earlier, profile, inventory, corpus, run.path)
     with ExitStack() as stack:
         hosts = stack.enter_context(connect_lab(inventory))
         spec = inventory.generator
@@ -84,8 +90,7 @@ def open_session(
             make_generator(transmit.host, spec),
             make_sensor(receive.host, inventory.sensor),
         )
-        stack.callback(sensor.stop)
-        stack.callback(generator.stop)
+        stack.callback(stop_quietly, generator, sensor)
         if profile.load.axis not in generator.axes:
             raise ConfigError(
                 f"profile {profile.name}: generator {generator.name} cannot set the axis "
@@ -93,12 +98,11 @@ def open_session(
             )
         progress.say("sensor: checking that it runs and that its rules load")
         sensor.check()
-        progress.say("corpus: dimensions, then to the generator host by digest")
-        corpus = describe(files.capture, inventory.sensor.home, key, profile.corpus.max_gap)
-        if earlier is not None:
-            _same(earlier, profile, corpus, run.path)
         plan = address_plan(files.capture, inventory.sensor.home, key)
         reference = reference_for(files, receive.host, inventory.sensor, progress)
+        named = f"{sensor.name} {sensor.version}"
+        if earlier is not None:
+            _same_reference(earlier, reference, named, run.path)
         reference, notes = rehearse(corpus, plan, reference, receive.host, inventory.sensor)
         for note in notes:
             progress.say(f"warning: {note}")
@@ -112,8 +116,9 @@ def open_session(
             tools={"probebench": harness.__version__, "python": platform.python_version()},
             seeds={"permutation_key": key},
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            sensor=f"{sensor.name} {sensor.version}",
+            sensor=named,
             notes=notes,
+            extra={"command": list(command)} if command else {},
         )
         run.write_info(info)
         plan.save(run.path / "plan.json")
@@ -137,7 +142,14 @@ def _boot_id(host: Host) -> str:
     return host.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip()
 
 
-def _same(earlier: RunInfo, profile: Profile, corpus: Corpus, where: Path) -> None:
+def _same(
+    earlier: RunInfo, profile: Profile, inventory: Inventory, corpus: Corpus, where: Path
+) -> None:
+    """Refuse to mix what cannot be compared in one curve. Raises ConfigError.
+
+    How hosts are reached may change; what they send and how the sensor is sized may not. Rules are
+    compared by digest, later.
+    """
     asked: dict[str, Any] = profile.model_dump(mode="json")
     if earlier.corpus.get("digest") != corpus.digest:
         raise ConfigError(
@@ -149,4 +161,26 @@ def _same(earlier: RunInfo, profile: Profile, corpus: Corpus, where: Path) -> No
         raise ConfigError(
             f"{where}: the profile has changed since ({', '.join(keys)}); resume with the same "
             "profile or start a new run"
+        )
+    lab = inventory.model_dump(mode="json")
+    for role in ("generator", "sensor"):
+        was, now = dict(earlier.inventory.get(role, {})), dict(lab[role])
+        was.pop("rules", None), now.pop("rules", None)
+        if was != now:
+            keys = sorted(f"{role}.{k}" for k in {*was, *now} if was.get(k) != now.get(k))
+            raise ConfigError(
+                f"{where}: the inventory has changed since ({', '.join(keys)}); resume on the same "
+                "lab or start a new run"
+            )
+
+
+def _same_reference(earlier: RunInfo, reference: Reference, sensor: str, where: Path) -> None:
+    if earlier.sensor != sensor:
+        raise ConfigError(
+            f"{where}: was measured on {earlier.sensor}, this is {sensor}; start a new run"
+        )
+    if earlier.reference.get("rules_digest") != reference.rules_digest:
+        raise ConfigError(
+            f"{where}: the sensor's rules have changed since; resume with the same rules or start "
+            "a new run"
         )

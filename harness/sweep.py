@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from harness.calibrate import choose_loads
+from harness.calibrate import MOST_FURTHER, choose_loads, further_load
 from harness.errors import ConfigError
 from harness.generators.base import Generator
 from harness.model import Load
@@ -41,6 +42,7 @@ class Sweeper:
     ran: int = 0
     found: int = 0
     _done: dict[str, Trial] = field(init=False)
+    _ceiling: float | None = None  # of loads chosen here; None: the profile's own, never added to
 
     def __post_init__(self) -> None:
         self._done = {trial.name: trial for trial in self.session.run.trials()}
@@ -74,18 +76,48 @@ class Sweeper:
         session, spec = self.session, self.profile.load
         if spec.values != "auto":
             return spec.values
-        probe = TrialSpec("c01", "calibration", Load("pps", spec.auto.probe, spec.auto.seconds), 0)
-        found = choose_loads(self.trial(probe), spec, session.corpus)
+        found = choose_loads(self._probe(), spec, session.corpus)
         session.rig.progress.say(found.sentence())
-        info = session.run.info()
-        if info.loads != found.loads:
-            notes = (*info.notes, found.sentence())
-            session.run.write_info(replace(info, loads=found.loads, notes=notes))
+        self._record(found.loads, found.sentence())
+        self._ceiling = found.ceiling
         return found.loads
 
+    def _probe(self) -> Trial:
+        """The calibration trial: one that was found failed (in a resumed run) is tried again."""
+        auto = self.profile.load.auto
+        for number in itertools.count(1):
+            name = f"c{number:02d}"
+            tried = name in self._done
+            load = Load("pps", auto.probe, auto.seconds)
+            trial = self.trial(TrialSpec(name, "calibration", load, 0))
+            if trial.failure is None or not tried:
+                break
+        return trial
+
+    def _record(self, loads: tuple[float, ...], note: str) -> None:
+        """Write chosen loads to `run.json`, unless it has them (and perhaps more) already."""
+        info = self.session.run.info()
+        if info.loads[: len(loads)] != loads:
+            self.session.run.write_info(replace(info, loads=loads, notes=(*info.notes, note)))
+
     def sweep(self, loads: tuple[float, ...]) -> Ledgered:
-        """Every load, `repeats` times over. Returns what was done."""
+        """Every load, `repeats` times over. Returns what was done.
+
+        Loads that were chosen here are followed by further ones while the sensor keeps up, so that
+        the curve bends. That is decided by stored trials alone: a resumed run decides the same.
+        """
         trials = [self.trial(spec) for spec in self.specs(loads)]
+        for _ in range(MOST_FURTHER):
+            more = None if self._ceiling is None else further_load(trials[-1], self._ceiling)
+            if more is None:
+                break
+            loads = (*loads, more)
+            note = f"the sensor still kept up at {loads[-2]:,g}: the sweep goes on to {more:,g}"
+            self.session.rig.progress.say(note)
+            self._record(loads, note)
+            trials.append(self.trial(list(self.specs(loads))[-1]))
+        for repeat in range(1, self.profile.load.repeats):
+            trials += [self.trial(spec) for spec in self.specs(loads, repeat)]
         return Ledgered(
             ran=self.ran,
             found=self.found,
@@ -93,14 +125,12 @@ class Sweeper:
             failed=sum(t.failure is not None for t in trials),
         )
 
-    def specs(self, loads: tuple[float, ...]) -> Iterator[TrialSpec]:
-        """The sweep's trials in order: all loads, then all loads again for each repeat."""
+    def specs(self, loads: tuple[float, ...], repeat: int = 0) -> Iterator[TrialSpec]:
+        """One pass of the sweep, in order; the passes are numbered through."""
         spec = self.profile.load
-        for repeat in range(spec.repeats):
-            for index, value in enumerate(loads):
-                number = repeat * len(loads) + index + 1
-                load = Load(spec.axis, value, spec.duration)
-                yield TrialSpec(f"t{number:02d}", "sweep", load, 0, repeat)
+        for number, value in enumerate(loads, repeat * len(loads) + 1):
+            load = Load(spec.axis, value, spec.duration)
+            yield TrialSpec(f"t{number:02d}", "sweep", load, 0, repeat)
 
 
 def describe_trial(trial: Trial) -> str:

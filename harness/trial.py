@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,16 +16,17 @@ from typing import TextIO
 
 from harness import gates, ledger
 from harness.detection import score
-from harness.errors import GeneratorFailed, SensorFailed
+from harness.errors import GeneratorFailed, HarnessError, SensorFailed
 from harness.generators.base import Generator
 from harness.model import Counters, Detection, Failure, InterfaceCounters, Load, Reference, Schedule
 from harness.progress import Progress, count
 from harness.results import Phase, Trial
 from harness.sensors.base import Live, Sensor
+from lab.errors import ConnectError, ConnectionLost, LabError
 from lab.facts import interface_statistics
 from lab.host import Host
 
-__all__ = ["Rig", "TrialSpec", "interface_counters", "run_trial"]
+__all__ = ["Port", "Rig", "TrialSpec", "interface_counters", "run_trial", "stop_quietly"]
 
 Invert = Callable[[list[str]], list[tuple[int, str] | None]]
 
@@ -94,8 +96,9 @@ def run_trial(
     """Run one trial to its end and return its record (not yet stored).
 
     `earlier` are the run's trials so far, for the gates that compare.
-    A generator or sensor that fails gives a record with `failure` set. Errors of the connection
-    (lab.errors.LabError) and interruptions are raised, after both were stopped.
+    A generator or sensor that fails, or a host that cannot do what it was told (disk full, a
+    program missing), gives a record with `failure` set. A lost connection (ConnectionLost) and
+    interruptions are raised, after both were stopped.
     """
     source = generator or rig.generator
     trial = Trial(
@@ -115,12 +118,26 @@ def run_trial(
         trial = replace(trial, failure=Failure("generator-failed", str(error)))
     except SensorFailed as error:
         trial = replace(trial, failure=Failure("sensor-failed", str(error)))
+    except (ConnectError, ConnectionLost):
+        raise
+    except LabError as error:
+        trial = replace(trial, failure=Failure("host-failed", str(error)))
     finally:
-        source.stop()
-        rig.sensor.stop()
+        stop_quietly(source, rig.sensor)
     trial = replace(trial, ended=_now())
     context = gates.Context(rig.sensor.capabilities, rig.co_located, earlier)
     return replace(trial, gates=gates.evaluate(trial, context))
+
+
+def stop_quietly(*parts: Generator | Sensor) -> None:
+    """Stop each, whatever becomes of the others.
+
+    A host that cannot be told any more must not hide why the work ended; its leash ends what runs
+    there.
+    """
+    for part in parts:
+        with suppress(LabError, HarnessError):
+            part.stop()
 
 
 def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:

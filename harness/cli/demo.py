@@ -61,7 +61,7 @@ def bias(
 
 def _run(options: DemoOptions, *, whole: bool, as_json: bool) -> None:
     from harness import demo as job
-    from harness.errors import Interrupted
+    from harness.errors import HarnessError, Interrupted
     from harness.progress import Progress
     from harness.report.build import build_report
     from harness.results import RunDir
@@ -75,7 +75,10 @@ def _run(options: DemoOptions, *, whole: bool, as_json: bool) -> None:
                 progress.step("7/7", "Report", f"probebench report {outcome.run}")
             files = build_report(outcome.run)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; the lab was removed") from None
+        left = "the lab is still up" if options.keep_lab else "the lab was removed"
+        raise Interrupted(f"interrupted; {left}") from None
+    except OSError as error:  # a full disk, or a directory that cannot be written to
+        raise HarnessError(f"{error.filename or 'demo'}: {error.strerror or error}") from None
     if as_json:
         print(json.dumps({**asdict(outcome), "report": str(files.html)}, default=str))
     else:

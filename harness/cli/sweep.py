@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from harness.corpus import CorpusFiles
     from harness.profile import Profile
     from harness.sweep import Ledgered
     from lab.inventory import Inventory
@@ -36,14 +39,21 @@ def sweep(
 
     Example: `probebench sweep profiles/demo.toml --corpus corpus.pcap -o results/first`
     """
+    from harness.corpus import find_corpus
+    from harness.errors import GateFailed, HarnessError
     from harness.profile import load_profile
+    from harness.session import run_name
     from lab.inventory import load_inventory
 
     wanted, inventory = load_profile(profile), load_inventory(lab)
     if dry_run:
         _plan(wanted, inventory, corpus)
         return
-    outcome, path = _sweep(wanted, inventory, corpus, out, resume)
+    path = _run_path(run_name(wanted, inventory), out, resume)
+    files = find_corpus(corpus or wanted.corpus.path)
+    command = ["probebench", "sweep", str(profile), "--lab", str(lab)]
+    command += ["--corpus", str(files.capture), *(["--strict"] if strict else [])]
+    outcome = _sweep(wanted, inventory, files, path, command)
     if as_json:
         print(
             json.dumps(
@@ -58,45 +68,68 @@ def sweep(
     else:
         print(f"run: {path}\nnext: probebench report {path}")
     if outcome.failed:
-        raise typer.Exit(3)
+        raise HarnessError(
+            f"{path}: {outcome.failed} trial(s) failed and have no result (see above)"
+        )
     if outcome.marked and (strict or wanted.strict):
-        raise typer.Exit(1)
+        raise GateFailed(f"{path}: gates mark {outcome.marked} trial(s) as invalid (see above)")
 
 
 def _sweep(
-    profile: Profile,
-    inventory: Inventory,
-    corpus: Path | None,
-    out: Path | None,
-    resume: Path | None,
-) -> tuple[Ledgered, Path]:
-    from harness.corpus import find_corpus
-    from harness.errors import ConfigError, Interrupted
+    profile: Profile, inventory: Inventory, files: CorpusFiles, path: Path, command: list[str]
+) -> Ledgered:
+    from harness.errors import HarnessError, Interrupted
     from harness.progress import Progress
     from harness.results import RunDir
-    from harness.session import open_session, run_name
+    from harness.session import open_session
     from harness.signals import interruptible
     from harness.sweep import Sweeper
     from lab.errors import ConnectionLost
 
-    if resume is not None and not (resume / "run.json").exists():
-        raise ConfigError(f"{resume}: no run.json there, so there is nothing to resume")
-    if resume is None and out is not None and (out / "run.json").exists():
-        raise ConfigError(f"{out}: already holds a run; continue it with --resume {out}")
-    path = resume or out or Path("results") / run_name(profile, inventory)
-    files = find_corpus(corpus or profile.corpus.path)
-    hint = f"continue with: probebench sweep … --resume {path}"
+    run = RunDir(path)
+    again = (*command, "-o", str(path))
+
+    def hint() -> str:
+        if not (path / "run.json").exists():
+            return "nothing was measured yet"
+        return f"continue with: {shlex.join([*command, '--resume', str(path)])}"
+
     try:
         with (
             interruptible(),
-            open_session(profile, inventory, files, RunDir(path), Progress()) as session,
+            open_session(profile, inventory, files, run, Progress(), again) as session,
         ):
             sweeper = Sweeper(session, profile)
-            return sweeper.sweep(sweeper.calibrate()), path
+            return sweeper.sweep(sweeper.calibrate())
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; everything was stopped; {hint}") from None
+        raise Interrupted(f"interrupted; everything was stopped; {hint()}") from None
     except ConnectionLost as error:
-        raise ConnectionLost(f"{error}; whole trials are kept; {hint}") from None
+        raise ConnectionLost(f"{error}; whole trials are kept; {hint()}") from None
+    except OSError as error:  # a full disk, most likely
+        what = error.strerror or str(error)
+        raise HarnessError(f"{error.filename or path}: {what}; {hint()}") from None
+
+
+def _run_path(name: str, out: Path | None, resume: Path | None) -> Path:
+    """Where the run is to be, if that can be: asked now, not after the first trial.
+
+    Raises ConfigError. Creates nothing, so that a run refused later leaves no empty directory.
+    """
+    from harness.errors import ConfigError
+
+    if resume is not None and out is not None:
+        raise ConfigError("--resume continues a run where it is: leave --out away")
+    if resume is not None and not (resume / "run.json").exists():
+        raise ConfigError(f"{resume}: no run.json there, so there is nothing to resume")
+    if out is not None and (out / "run.json").exists():
+        raise ConfigError(f"{out}: already holds a run; continue it with --resume {out}")
+    path = resume or out or Path("results") / name
+    there = path.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path}: {there} is not a directory that can be written to")
+    return path
 
 
 def _plan(profile: Profile, inventory: Inventory, corpus: Path | None) -> None:
