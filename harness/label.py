@@ -148,6 +148,7 @@ def label(
                 f"{first_error(done.stderr) or _log_tail(host, paths)}"
             )
         stats = _must_have_decoded(host, paths, capture, packets)
+        _must_have_rules(stats, spec.rules, done.stderr)
         raised, due, signatures = _read_due(host, paths)
     finally:
         host.run(["rm", "-rf", paths.run], check=False, sudo=True)
@@ -179,6 +180,16 @@ def _must_have_decoded(host: Host, paths: Paths, capture: Path, packets: int) ->
         )
     assert stats is not None
     return stats
+
+
+def _must_have_rules(stats: dict[str, Any], rules: Sequence[Path], errors: str) -> None:
+    engines = stats.get("detect", {}).get("engines", [])
+    if rules and engines and not sum(engine.get("rules_loaded", 0) for engine in engines):
+        names = ", ".join(str(path) for path in rules)
+        raise ConfigError(
+            f"{names}: Suricata accepted no rule of it: {first_error(errors) or 'no rule in it'}; "
+            f"see suricata -T -S {rules[0]}"
+        )
 
 
 def _read_due(host: Host, paths: Paths) -> tuple[int, set[DueEvent], dict[int, str]]:

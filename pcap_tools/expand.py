@@ -38,6 +38,9 @@ _PAUSE, _LONGEST_PAUSE = 0.0002, 0.002  # s; at 400 MB/s half of the pipe emptie
 _PIPE = 1 << 20  # Linux: /proc/sys/fs/pipe-max-size is 1 MiB for users without privilege
 
 
+_LONGEST_S = 2**32 - 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExpandOptions:
     """What to make of a corpus; times in seconds.
@@ -69,8 +72,11 @@ class ExpandOptions:
         if len(chosen) > 1:
             raise PlanError(f"{' and '.join(chosen)} exclude each other; give one")
         for name, seconds in (("--every", self.every), ("--max-gap", self.max_gap)):
-            if seconds is not None and not seconds >= 1e-9:
-                raise PlanError(f"{name} {seconds:g}: it must be at least one nanosecond")
+            if seconds is not None and not 1e-9 <= seconds <= _LONGEST_S:
+                raise PlanError(
+                    f"{name} {seconds:g}: it must be at least one nanosecond, and at most the "
+                    f"{_LONGEST_S} s that a pcap timestamp holds"
+                )
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ RULES = {
 
 DEFAULT_DROP = frozenset(RULES) - {"rejected", "one-way"}
 
+_LONGEST_S = 2**32 - 1  # what a pcap timestamp holds
+
 _CODES = {name: code for code, name in enumerate(RULES, start=1)}
 _TCP = 6
 
@@ -56,8 +58,11 @@ class Policy:
         unknown = sorted(self.drop - set(RULES))
         if unknown:
             raise PcapError(f"unknown rule {unknown[0]!r}; the rules are {', '.join(RULES)}")
-        if self.edge_s < 0 or self.idle_s <= 0:
-            raise PcapError("the edge must be 0 s or more, and the idle time above 0 s")
+        if not (0 <= self.edge_s <= _LONGEST_S and 0 < self.idle_s <= _LONGEST_S):
+            raise PcapError(
+                f"--edge {self.edge_s:g} --idle {self.idle_s:g}: the edge must be 0 s or more, the "
+                f"idle time above 0 s, and both at most {_LONGEST_S} s"
+            )
 
 
 def judge(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:

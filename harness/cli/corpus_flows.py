@@ -100,15 +100,15 @@ def flows(
     as_json: AsJson = False,
 ) -> None:
     """Write the flow table."""
+    from harness.cli.outputs import check_outputs
     from pcap_tools.capture import open_capture
     from pcap_tools.clean import forecast, read_table
     from pcap_tools.table import check_suffix, write_flows
-    from pcap_tools.write import refuse_inputs
 
     policy = _policy(keep, drop, edge, idle)
     check_suffix(output)
+    check_outputs([output], inputs)
     with open_capture(inputs) as capture, _progress() as progress:
-        refuse_inputs(output, capture.paths)
         table = read_table(capture, policy.idle_s, progress)
         write_flows(table, output, policy)
     result = forecast(table, policy)
@@ -133,9 +133,11 @@ def clean(
     as_json: AsJson = False,
 ) -> None:
     """Strip half-flows."""
+    from harness.cli.outputs import check_outputs
     from pcap_tools.clean import clean as strip
 
     policy = _policy(keep, drop, edge, idle)
+    check_outputs([output, report or _beside(output, "clean")], inputs)
     with _progress() as progress:
         done = strip(inputs, output, policy, report=report, progress=progress)
     if as_json:
@@ -145,6 +147,10 @@ def clean(
     print(f"{done.output}: {done.result.kept}")
     print(f"sha256 {done.sha256}")
     _print_ignored(done.ignored_bytes)
+
+
+def _beside(output: Path, what: str) -> Path:
+    return Path(f"{output}.{what}.json")
 
 
 def _policy(keep: list[str] | None, drop: list[str] | None, edge: float, idle: float) -> Policy:

@@ -43,13 +43,16 @@ def label_command(
     """
     import tempfile
 
+    from harness.cli.outputs import check_outputs
     from harness.label import label, load_dependent, save
     from lab.connect import connect
     from lab.inventory import HostSpec, SensorSpec
+    from pcap_tools.pools import parse_networks
 
+    check_outputs([output], [capture, *rules])
+    cidrs = [str(network) for network in parse_networks(home.split(","))] if home else None
     for finding in load_dependent(rules):
         print(f"probebench: warning: {finding}", file=sys.stderr)
-    cidrs = [part.strip() for part in home.split(",")] if home else None
     with tempfile.TemporaryDirectory(prefix="probebench-label-") as workdir:
         host = connect("this machine", HostSpec(connection="local", workdir=workdir))
         try:

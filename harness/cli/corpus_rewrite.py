@@ -37,6 +37,17 @@ def _networks(home: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in home.split(",")) if home else DEFAULT_HOME
 
 
+def _refuse_empty(key: str) -> None:
+    from harness.errors import ConfigError
+
+    if not key:  # most often a shell variable that was never set
+        raise ConfigError("--key is empty; give any text, and keep it to repeat the experiment")
+
+
+def _plan_beside(output: Path) -> Path:
+    return Path(f"{output}.plan.json")
+
+
 def remap_command(
     captures: Annotated[list[Path], typer.Argument(metavar="IN...", help="Captures; - is stdin.")],
     output: Annotated[
@@ -59,8 +70,11 @@ def remap_command(
 
     Example: `probebench corpus remap clean.pcap -o other.pcap --key lab-7 --map mapping.csv`
     """
+    from harness.cli.outputs import check_outputs
     from pcap_tools.remap import remap, write_mapping
 
+    _refuse_empty(key)
+    check_outputs([output, _plan_beside(output), mapping], captures)
     report, plan = remap(captures, output, key, _networks(home), iteration)
     if mapping:
         write_mapping(plan, iteration, mapping)
@@ -126,8 +140,12 @@ def expand_command(
     Example: `probebench corpus expand clean.pcap -o - --key lab-7 --iterations 1000
     --flow-rate 500 | tcpreplay --no-flow-stats -i IF -`
     """
+    from harness.cli.outputs import check_outputs
     from pcap_tools.expand import ExpandOptions, expand
 
+    _refuse_empty(key)
+    target = None if output == "-" else Path(output)
+    check_outputs([target, plan or (target and _plan_beside(target))], captures)
     options = ExpandOptions(
         key=key,
         iterations=iterations,
@@ -160,8 +178,18 @@ def invert_command(
 
     Example: `probebench corpus invert big.pcap.plan.json 10.203.141.74`
     """
+    import ipaddress
+
+    from harness.errors import ConfigError
     from pcap_tools.plan import AddressPlan, invert_many
 
+    for address in addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ConfigError(
+                f"{address!r} is not an IP address; write one as 10.203.141.74 or fd00::7"
+            ) from None
     found = invert_many(AddressPlan.load(plan), addresses)
     if as_json:
         rows = [
