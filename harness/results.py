@@ -182,8 +182,17 @@ class RunDir:
         target = self.path / "run.json"
         try:
             data = json.loads(target.read_text())
-        except (OSError, ValueError) as error:
-            raise ResultsError(f"{target}: not a readable run: {error}") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise ResultsError(
+                f"{self.path}: not a run directory (no run.json there); give one that "
+                "`probebench sweep` made, by default under results/"
+            ) from None
+        except OSError as error:
+            raise ResultsError(f"{target}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ResultsError(f"{target}: damaged: not JSON ({error})") from None
+        if not isinstance(data, dict):
+            raise ResultsError(f"{target}: damaged: not a table of keys")
         if data.get("schema") != SCHEMA:
             raise ResultsError(
                 f"{target}: schema {data.get('schema')!r}, this version reads {SCHEMA}; "

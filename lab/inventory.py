@@ -6,13 +6,14 @@ One TOML file, the same form for the virtual lab (written by `lab up`) and for r
 
 from __future__ import annotations
 
-import tomllib
+import ipaddress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lab.errors import InventoryError
+from lab.tomlfile import first_problem, read_toml
 
 __all__ = [
     "GeneratorSpec",
@@ -84,6 +85,16 @@ class SensorSpec(_Strict):
     binary: str = "suricata"
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
+    @field_validator("home")
+    @classmethod
+    def _networks(cls, home: tuple[str, ...]) -> tuple[str, ...]:
+        for text in home:
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(f"{text!r} is not a network ({error}); write 10.0.0.0/8") from None
+        return home
+
 
 class Inventory(_Strict):
     """A lab: its hosts, one generator, one sensor."""
@@ -112,16 +123,17 @@ def load_inventory(path: Path) -> Inventory:
     Raises InventoryError naming file and key.
     """
     try:
-        data = tomllib.loads(path.read_text())
+        data = read_toml(path)
     except FileNotFoundError:
         raise InventoryError(
             f"{path}: no such inventory; write one (examples in lab/*.toml) or run "
             "`probebench lab up`"
         ) from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise InventoryError(f"{path}: {error}") from None
     base = path.resolve().parent
-    for host in data.get("hosts", {}).values():
+    hosts = data.get("hosts")
+    for host in hosts.values() if isinstance(hosts, dict) else ():
         if isinstance(host, dict):
             for key in ("identity", "known_hosts", "ssh_config"):
                 if isinstance(host.get(key), str):
@@ -132,6 +144,4 @@ def load_inventory(path: Path) -> Inventory:
     try:
         return Inventory.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        raise InventoryError(f"{path}: {key}: {first['msg']}") from None
+        raise InventoryError(f"{path}: {first_problem(error)}") from None

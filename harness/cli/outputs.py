@@ -10,27 +10,27 @@ __all__ = ["check_outputs"]
 
 
 def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | str]) -> None:
-    """Raise ConfigError when an output cannot be a file, or is an input or another output, and
+    """Raise OutputError when an output cannot be a file, or is an input or another output, and
     when an input is given twice.
 
     None (an output that was not asked for) and "-" (a standard stream) are passed over.
     """
-    from harness.errors import ConfigError
+    from pcap_tools.errors import OutputError
 
     read = [Path(path) for path in inputs if str(path) != "-"]
     for path in read:
         if sum(_same(path, other) for other in read) > 1:
-            raise ConfigError(f"{path}: is given twice; its packets would be counted twice")
+            raise OutputError(f"{path}: is given twice; its packets would be counted twice")
     seen: list[Path] = []
     for output in outputs:
         if output is None or str(output) == "-":
             continue
         if problem := _problem(output):
-            raise ConfigError(f"{output}: cannot be written: {problem}")
+            raise OutputError(f"{output}: cannot be written: {problem}")
         if any(_same(output, path) for path in read):
-            raise ConfigError(f"{output}: is also an input; give another output")
+            raise OutputError(f"{output}: is also an input; give another output")
         if any(_same(output, path) for path in seen):
-            raise ConfigError(f"{output}: is asked for twice; give each output its own name")
+            raise OutputError(f"{output}: is asked for twice; give each output its own name")
         seen.append(output)
 
 

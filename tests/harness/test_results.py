@@ -115,7 +115,7 @@ def test_run_info_reads_back_and_other_schemas_are_refused(tmp_path: Path) -> No
     (tmp_path / "run.json").write_text(json.dumps({**data, "schema": 99}))
     with pytest.raises(ResultsError, match="schema 99"):
         run.info()
-    with pytest.raises(ResultsError, match="not a readable run"):
+    with pytest.raises(ResultsError, match="not a run directory"):
         RunDir(tmp_path / "none").info()
 
 
