@@ -54,13 +54,21 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def kernel(function: _F) -> _F:
     """Compile to machine code, cached on disk, without the interpreter lock."""
-    return cast(_F, numba.njit(cache=True, nogil=True)(function))
+    return _compiled(function)
 
 
 def inlined(function: _F) -> _F:
     """A kernel copied into its callers: every array handed to a call that stays one costs two
     atomic reference counts, which in a loop over packets is most of the time."""
-    return cast(_F, numba.njit(cache=True, nogil=True, inline="always")(function))
+    return _compiled(function, inline="always")
+
+
+def _compiled(function: _F, **options: str) -> _F:
+    try:
+        return cast(_F, numba.njit(cache=True, nogil=True, **options)(function))
+    except RuntimeError:
+        # No place for the cache: a user without a home, an installation that is read-only.
+        return cast(_F, numba.njit(nogil=True, **options)(function))
 
 
 @kernel
