@@ -63,7 +63,7 @@ def inlined(function: _F) -> _F:
     return _compiled(function, inline="always")
 
 
-def _compiled(function: _F, **options: str) -> _F:
+def _compiled(function: _F, **options: Any) -> _F:
     try:
         return cast(_F, numba.njit(cache=True, nogil=True, **options)(function))
     except RuntimeError:

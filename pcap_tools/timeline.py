@@ -173,7 +173,8 @@ def _draw_together(capped: I64, flows: Flows) -> I64:
     if spread <= longest:
         return capped
     nearer = start + np.floor((first - start) * (longest / spread)).astype(np.int64)
-    return capped + (nearer - first)[flows.number]
+    moved: npt.NDArray[np.int64] = capped + (nearer - first)[flows.number]
+    return moved
 
 
 def cap_gaps(template: Template, flows: Flows, gap_ns: int) -> tuple[Template, Flows]:
