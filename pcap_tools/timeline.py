@@ -173,7 +173,7 @@ def _draw_together(capped: I64, flows: Flows) -> I64:
     if spread <= longest:
         return capped
     nearer = start + np.floor((first - start) * (longest / spread)).astype(np.int64)
-    moved: npt.NDArray[np.int64] = capped + (nearer - first)[flows.number]
+    moved: I64 = capped + (nearer - first)[flows.number]
     return moved
 
 
