@@ -98,6 +98,8 @@ def open_session(
             )
         progress.say("sensor: checking that it runs and that its rules load")
         sensor.check()
+        progress.say("corpus: to the generator host, by digest")
+        generator.prepare(corpus)
         plan = address_plan(files.capture, inventory.sensor.home, key)
         reference = reference_for(files, receive.host, inventory.sensor, progress)
         named = f"{sensor.name} {sensor.version}"
@@ -106,7 +108,6 @@ def open_session(
         reference, notes = rehearse(corpus, plan, reference, receive.host, inventory.sensor)
         for note in notes:
             progress.say(f"warning: {note}")
-        generator.prepare(corpus)
         info = earlier or RunInfo(
             profile=profile.model_dump(mode="json"),
             inventory=inventory.model_dump(mode="json"),
