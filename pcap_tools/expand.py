@@ -34,7 +34,7 @@ __all__ = ["ExpandOptions", "ExpandReport", "Expansion", "expand", "file_header"
 
 STDOUT = "-"
 _BUFFER = 1 << 18  # bytes of one write: stays in the second-level cache
-_PAUSE, _LONGEST_PAUSE = 0.0002, 0.002  # s; at 400 MB/s half of the pipe empties in 1.3 ms
+_PAUSE, _LONGEST_PAUSE = 0.0002, 0.002  # s; see `_write`
 _PIPE = 1 << 20  # Linux: /proc/sys/fs/pipe-max-size is 1 MiB for users without privilege
 
 
@@ -257,10 +257,11 @@ def _write_all(expansion: Expansion, sink: int) -> int:
 
 
 def _write(sink: int, data: memoryview) -> None:
-    """Write all of it; when a pipe is full, come back once about half of it was read.
+    """Write all of it; when a pipe is full, come back once the reader has taken a good part.
 
     A blocking writer would be woken for every page that the reader takes, at the cost of a context
-    switch per 4 KiB: on a small machine that slows the reader, a replay tool, by a quarter.
+    switch per 4 KiB: on a small machine that slows the reader, a replay tool, by a quarter. The
+    pauses add up to about the time that `data` takes, while four times as much is in the pipe.
     """
     pause = _PAUSE
     while data:
@@ -281,14 +282,31 @@ def _refuse_input(paths: Sequence[Path | str], output: Path) -> None:
 
 
 @contextlib.contextmanager
+def _pipe(sink: int) -> Iterator[int]:
+    """The same pipe, enlarged, opened once more so that it does not block; else `sink` itself.
+
+    Opened anew because O_NONBLOCK on `sink` would be shared with every process that has it.
+    """
+    own = sink
+    if stat.S_ISFIFO(os.fstat(sink).st_mode):
+        with contextlib.suppress(OSError):  # a quota or another limit: smaller is slower only
+            fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE)
+        with contextlib.suppress(OSError):  # no /proc, or a pipe of another user: it blocks
+            own = os.open(f"/proc/self/fd/{sink}", os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        yield own
+    finally:
+        if own != sink:
+            os.close(own)
+
+
+@contextlib.contextmanager
 def _opened(output: str) -> Iterator[int]:
     """A file descriptor to write to; a file appears under its name only when it is complete."""
     if output == STDOUT:
         sink = sys.stdout.fileno()
-        if stat.S_ISFIFO(os.fstat(sink).st_mode):
-            with contextlib.suppress(OSError):  # a quota or another limit: smaller is slower only
-                fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE)
-        yield sink
+        with _pipe(sink) as own:
+            yield own
         # The reader sees the end now, not when the interpreter has gone (0.1 s later): a replay
         # tool that waits for it would count that wait as sending time.
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
