@@ -59,7 +59,7 @@ class Machine:
             text=True,
             check=False,
             timeout=60,
-            stdin=subprocess.DEVNULL,
+            input="y\n",  # an answer, for whoever would ask
             env={
                 "PATH": f"{self.path}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 "TMPDIR": str(self.path / "tmp"),
