@@ -188,13 +188,13 @@ def _checksum_place(protocol: int) -> int:
 
 @kernel
 def _packet(
-    frame: int, offset: int, end: int, outer: bool, book: Book, row: I32, counts: I64
+    frame: int, offset: int, end: int, outer: int, book: Book, row: I32, counts: I64
 ) -> tuple[int, int, int]:
     """Fill `row` for the IP packet at `offset`, whose captured bytes end at `end`.
 
     Returns (protocol, transport offset, end of the packet's bytes); protocol −1 when there is no
     transport header to look at, −2 when the IP header is malformed (the row stays empty). Only the
-    outer packet is repaired and counted.
+    outer packet is repaired and counted. (`outer` is no literal: one compilation serves both.)
     """
     if offset + 20 > end:
         return -2, 0, 0
@@ -222,7 +222,7 @@ def _packet(
         target = swap32(load32(frame + offset + 16))
         row[SOURCE] = intern(book, np.uint64(4), np.uint64(0), source)
         row[TARGET] = intern(book, np.uint64(4), np.uint64(0), target)
-        part = sum_words(frame + offset + 12, 8)
+        part = sum_words(frame + offset + 12, as_int(8))
         if outer or load16(frame + offset + 10) != 0:
             if outer and sum_words(frame + offset, header) != _ONES:
                 store16(frame + offset + 10, np.uint64(0))
@@ -259,7 +259,7 @@ def _packet(
             counts[FRAGMENTS] += 1
         elif not whole:
             counts[PARTIAL] += 1
-    checkable = outer and whole and fragment == 0 and routed == 0
+    checkable = outer != 0 and whole and fragment == 0 and routed == 0
     _transport(frame, protocol, place, end, routed, checkable, row, counts)
     return protocol, place, end
 
@@ -367,7 +367,7 @@ def analyse(
         if offset < 0:
             counts[NOT_IP] += 1
             continue
-        protocol, place, end = _packet(frame, offset, size, True, book, row, counts)
+        protocol, place, end = _packet(frame, offset, size, as_int(1), book, row, counts)
         if protocol == -2:
             counts[MALFORMED] += 1
             row[:] = 0
@@ -383,7 +383,7 @@ def analyse(
         if protocol < 0 or place + 8 > end or not _is_error(protocol, load_u8(frame + place)):
             continue
         quote = quotes[used]
-        if _packet(frame, place + 8, end, False, book, quote, counts)[0] == -2:
+        if _packet(frame, place + 8, end, as_int(0), book, quote, counts)[0] == -2:
             quote[:] = 0
             continue
         _quoted(frame, place, protocol, row, quote)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pcap_tools.edits import KIND, QUOTE, SOURCE, TARGET
-from pcap_tools.kernels import I32, I64, U8, U64, copy_bytes, inlined, kernel, store32
+from pcap_tools.kernels import I32, I64, U8, U64, as_int, copy_bytes, inlined, kernel, store32
 from pcap_tools.patch import patch
 from pcap_tools.stand_ins import Scheme, fill_line, new_tables, refresh
 from pcap_tools.template import HEADER, Template, reordered
@@ -70,24 +70,21 @@ def _stamp(target: int, due: int, tick: int) -> None:
 
 
 @kernel
-def _refresh_row(records: _Records, run: _Run, index: int, iteration: int) -> None:
-    """Compute the stand-ins that one packet needs into line 0."""
-    row = records.rows[index]
-    if row[KIND] == 0:
-        return
-    refresh(run.scheme, row[KIND], row[SOURCE], iteration, run.v4, run.v6, 0)
-    refresh(run.scheme, row[KIND], row[TARGET], iteration, run.v4, run.v6, 0)
-    if row[QUOTE]:
-        quote = records.quotes[row[QUOTE] - 1]
-        refresh(run.scheme, quote[KIND], quote[SOURCE], iteration, run.v4, run.v6, 0)
-        refresh(run.scheme, quote[KIND], quote[TARGET], iteration, run.v4, run.v6, 0)
+def _refresh_ends(run: _Run, rows: I32, index: int, iteration: int, line: int) -> None:
+    for column in range(SOURCE, TARGET + 1):
+        kind, slot = as_int(rows[index, KIND]), as_int(rows[index, column])
+        refresh(run.scheme, kind, slot, iteration, run.v4, run.v6, line)
 
 
 @kernel
-def _begin(run: _Run, iteration: int) -> None:
-    """Prepare the table line of an iteration that starts."""
-    if not run.scalars[_DIRECT]:
-        fill_line(run.scheme, iteration, run.v4, run.v6, iteration % run.scalars[_LINES])
+def _refresh_row(records: _Records, run: _Run, index: int, iteration: int, line: int) -> None:
+    """Compute the stand-ins that one packet needs into a line."""
+    if records.rows[index, KIND] == 0:
+        return
+    _refresh_ends(run, records.rows, index, iteration, line)
+    quote = as_int(records.rows[index, QUOTE])
+    if quote:
+        _refresh_ends(run, records.quotes, quote - 1, iteration, line)
 
 
 @kernel
@@ -114,7 +111,8 @@ def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) 
     position = state[_POSITION]
     while cycle <= last_cycle:
         if position == 0 and cycle < count and state[_STARTED] == cycle:
-            _begin(run, first + cycle)
+            if not direct:
+                fill_line(run.scheme, first + cycle, v4, v6, (first + cycle) % lines)
             state[_STARTED] = cycle + 1
         base = epoch + (first + cycle) * every
         while position < packets:
@@ -131,7 +129,7 @@ def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) 
                 _stamp(target, base + phase[position], tick)
                 line = (first + number) % lines
                 if direct:
-                    _refresh_row(records, run, position, first + number)
+                    _refresh_row(records, run, position, first + number, line)
                 patch(target + HEADER, rows, position, quotes, v4, v6, line)
                 used += size
             position += 1
@@ -184,14 +182,15 @@ def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, ro
         size = start[position + 1] - source
         if used + size > room:
             break
-        if position == 0:
-            _begin(run, first + number)
+        if position == 0 and not direct:
+            fill_line(run.scheme, first + number, v4, v6, (first + number) % lines)
         target = out + used
         copy_bytes(target, blob + source, size)
         _stamp(target, base + due, tick)
+        line = (first + number) % lines
         if direct:
-            _refresh_row(records, run, position, first + number)
-        patch(target + HEADER, rows, position, quotes, v4, v6, (first + number) % lines)
+            _refresh_row(records, run, position, first + number, line)
+        patch(target + HEADER, rows, position, quotes, v4, v6, line)
         used += size
         if position + 1 < packets:
             heap[0, 0] = due + phase[position + 1] - phase[position]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pcap_tools.checksum import fold, sum_words_of
 from pcap_tools.edits import KIND, SOURCE, TARGET, Book, intern
@@ -96,14 +97,13 @@ def _reenter(old: Book, new: Book) -> None:
 class Scheme(NamedTuple):
     """A plan as the kernels take it; the classes in the order of `plan.CLASSES`.
 
-    `own4` and `own6` hold, slot by slot, the original addresses as table entries.
+    `pools[bounds[c] : bounds[c + 1]]` is the table of class c's pool. `own4` and `own6` hold, slot
+    by slot, the original addresses as table entries.
     """
 
     permutations: U64
-    home4: U64
-    external4: U64
-    home6: U64
-    external6: U64
+    pools: U64
+    bounds: I64
     counts: I64
     own4: U64
     own6: U64
@@ -112,31 +112,38 @@ class Scheme(NamedTuple):
     def of(cls, plan: AddressPlan) -> Scheme:
         """The scheme of a plan."""
         classes = plan.classes
-        own4, own6 = _originals(plan, 4), _originals(plan, 6)
-        entries4 = np.zeros(len(own4), np.uint64)
-        entries6 = np.zeros((len(own6), 3), np.uint64)
-        _enter_originals(own4, own6, entries4, entries6)
-        home4, external4, home6, external6 = (group.pool.table for group in classes)
+        tables = [group.pool.table for group in classes]
+        width = max(table.shape[1] for table in tables)
+        sizes = [len(table) for table in tables]
+        words4, words6 = _originals(plan, 4), _originals(plan, 6)
+        own4 = words4.view(np.uint32).astype(np.uint64).reshape(-1)
         return cls(
             permutations=np.stack([group.permutation.parameters for group in classes]),
-            home4=home4,
-            external4=external4,
-            home6=home6,
-            external6=external6,
+            pools=np.concatenate([np.pad(t, ((0, 0), (0, width - t.shape[1]))) for t in tables]),
+            bounds=np.array([0, *sizes], np.int64).cumsum(),
             counts=np.array([group.count for group in classes], np.int64),
-            own4=entries4,
-            own6=entries6,
+            own4=own4 | (_sums(words4) << np.uint64(32)),
+            own6=np.column_stack([words6.view(np.uint64).reshape(-1, 2), _sums(words6)]),
         )
 
 
-def _originals(plan: AddressPlan, version: int) -> U64:
+def _originals(plan: AddressPlan, version: int) -> npt.NDArray[np.uint16]:
+    """Original addresses, slot by slot, as 16-bit words in the order of memory."""
     texts = [
         *plan.originals.get(f"home{version}", ()),
         *plan.originals.get(f"external{version}", ()),
         *(t for t in plan.kept if (":" in t) == (version == 6)),
     ]
-    numbers = [int(ipaddress.ip_address(text)) for text in texts]
-    return np.array([[n >> 64, n & (1 << 64) - 1] for n in numbers], dtype=np.uint64).reshape(-1, 2)
+    packed = b"".join(ipaddress.ip_address(text).packed for text in texts)
+    return np.frombuffer(packed, np.uint16).reshape(-1, 2 if version == 4 else 8)
+
+
+def _sums(words: npt.NDArray[np.uint16]) -> U64:
+    """The folded one's complement sum of each row's words, as `checksum.fold` gives it."""
+    total: U64 = words.sum(axis=1, dtype=np.uint64)
+    for _ in range(2):  # eight words carry at most 7, and that at most once more
+        total = (total & np.uint64(0xFFFF)) + (total >> np.uint64(16))
+    return total
 
 
 def new_tables(scheme: Scheme, lines: int) -> tuple[U64, U64]:
@@ -162,21 +169,10 @@ def _store6(high: np.uint64, low: np.uint64, v6: U64, line: int, slot: int) -> N
 
 
 @kernel
-def _enter_originals(own4: U64, own6: U64, entries4: U64, entries6: U64) -> None:
-    v4 = entries4.reshape(1, entries4.size)
-    v6 = entries6.reshape(1, entries6.shape[0], 3)
-    for slot in range(own4.shape[0]):
-        _store4(own4[slot, 1], v4, 0, slot)
-    for slot in range(own6.shape[0]):
-        _store6(own6[slot, 0], own6[slot, 1], v6, 0, slot)
-
-
-@kernel
-def _stand_in(
-    scheme: Scheme, group: int, pool: U64, iteration: int, rank: int
-) -> tuple[np.uint64, np.uint64]:
+def _stand_in(scheme: Scheme, group: int, iteration: int, rank: int) -> tuple[np.uint64, np.uint64]:
     number = np.uint64(iteration) * np.uint64(scheme.counts[group]) + np.uint64(rank)
     version = 4 if group < 2 else 6
+    pool = scheme.pools[scheme.bounds[group] : scheme.bounds[group + 1]]
     return pool_address(version, pool, forward(scheme.permutations[group], number))
 
 
@@ -184,34 +180,35 @@ def _stand_in(
 def refresh(
     scheme: Scheme, kind: int, slot: int, iteration: int, v4: U64, v6: U64, line: int
 ) -> None:
-    """Compute one slot of one line for an iteration."""
-    first = 0 if kind == 4 else 2
-    home = as_int(scheme.counts[first])
-    mapped = home + as_int(scheme.counts[first + 1])
-    if kind == 4:
-        if slot >= mapped:
+    """Compute one slot of one line for an iteration.
+
+    All callers pass int64, no literals and no int32: each other combination is one more second of
+    compilation.
+    """
+    group = 0 if kind == 4 else 2
+    home = as_int(scheme.counts[group])
+    if slot >= home + as_int(scheme.counts[group + 1]):
+        if kind == 4:
             v4[line, slot] = scheme.own4[slot]
-        elif slot < home:
-            _store4(_stand_in(scheme, 0, scheme.home4, iteration, slot)[1], v4, line, slot)
         else:
-            rank = slot - home
-            _store4(_stand_in(scheme, 1, scheme.external4, iteration, rank)[1], v4, line, slot)
+            for part in range(3):
+                v6[line, slot, part] = scheme.own6[slot, part]
         return
-    if slot >= mapped:
-        for part in range(3):
-            v6[line, slot, part] = scheme.own6[slot, part]
-        return
-    if slot < home:
-        high, low = _stand_in(scheme, 2, scheme.home6, iteration, slot)
+    rank = slot
+    if slot >= home:
+        group += 1
+        rank -= home
+    high, low = _stand_in(scheme, group, iteration, rank)
+    if kind == 4:
+        _store4(low, v4, line, slot)
     else:
-        high, low = _stand_in(scheme, 3, scheme.external6, iteration, slot - home)
-    _store6(high, low, v6, line, slot)
+        _store6(high, low, v6, line, slot)
 
 
 @kernel
 def fill_line(scheme: Scheme, iteration: int, v4: U64, v6: U64, line: int) -> None:
     """Compute all slots of one line for an iteration."""
-    for slot in range(scheme.own4.shape[0]):
-        refresh(scheme, 4, slot, iteration, v4, v6, line)
-    for slot in range(scheme.own6.shape[0]):
-        refresh(scheme, 6, slot, iteration, v4, v6, line)
+    for kind in range(4, 7, 2):
+        slots = scheme.own4.shape[0] if kind == 4 else scheme.own6.shape[0]
+        for slot in range(slots):
+            refresh(scheme, kind, slot, iteration, v4, v6, line)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from pcap_tools.expand import ExpandOptions, expand, file_header
@@ -11,8 +13,29 @@ from pcap_tools.expand import ExpandOptions, expand, file_header
 __all__ = ["warm"]
 
 
+_SILENCE = 1.5  # s: from the cache everything is there by then
+
+
+def _announce() -> None:
+    print("compiling kernels, once on this machine: about 10 s", file=sys.stderr, flush=True)
+
+
 def warm() -> None:
-    """Expand a capture of one packet in every way, which compiles every kernel into the cache."""
+    """Expand a capture of two packets in every way, which compiles every kernel into the cache.
+
+    Says so on standard error when that is a terminal and the cache was empty.
+    """
+    notice = threading.Timer(_SILENCE, _announce)
+    notice.daemon = True
+    if sys.stderr.isatty():
+        notice.start()
+    try:
+        _expand_both_ways()
+    finally:
+        notice.cancel()
+
+
+def _expand_both_ways() -> None:
     udp = struct.pack(">HHHH", 1, 2, 8, 0)
     packet = struct.pack(
         ">BBHHHBBH4s4s", 69, 0, 28, 0, 0, 64, 17, 0, b"\n\0\0\1", b"\x08\x08\x08\x08"
