@@ -12,7 +12,7 @@ import re
 import shlex
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -127,8 +127,19 @@ class TcpreplayGenerator:
         self._corpus = corpus
 
     def plan(self, load: Load, first_iteration: int) -> Schedule:
-        """See `harness.planning.plan`."""
-        return planning.plan(self.corpus, load, first_iteration)
+        """See `harness.planning.plan`; flows are paced by counting packets too.
+
+        One cycle of the expansion starts one iteration, so P/Δ packets/s start F/Δ flows/s, and
+        tcpreplay holds a packet rate to 1e-5. Its pacing by timestamps sleeps from packet to packet
+        and never catches up: measured, 0.7 % too slow at 2,400 packets/s, 10 % at 43,000, and 8 %
+        at 2,400 on a busy machine. Lost is the spacing of packets inside one cycle of Δ seconds.
+        """
+        schedule = planning.plan(self.corpus, load, first_iteration)
+        if schedule.pacing == "pps":
+            return schedule
+        seconds = schedule.iterations * schedule.every_s
+        steady = max(0.0, 1.0 - self.corpus.span_s / seconds)
+        return replace(schedule, pacing="pps", seconds=seconds, steady_fraction=steady)
 
     def _replay(self, schedule: Schedule, *more: str) -> list[str]:
         pin = ["taskset", "-c", self._spec.cpus] if self._spec.cpus else []
