@@ -13,7 +13,9 @@ from harness.errors import ConfigError
 from harness.label import file_digest
 from harness.model import Corpus
 from harness.progress import Progress
-from pcap_tools.errors import EmptyCapture
+from pcap_tools.capture import link_name
+from pcap_tools.edits import ETHERNET
+from pcap_tools.errors import EmptyCapture, UnsupportedLink
 from pcap_tools.expand import ExpandOptions, Expansion, prepare
 from pcap_tools.plan import AddressPlan
 from pcap_tools.template import HEADER
@@ -70,6 +72,11 @@ def _one_iteration(path: Path, home: tuple[str, ...], key: str, max_gap: float |
 def describe(path: Path, home: tuple[str, ...], key: str, max_gap: float | None) -> Corpus:
     """Dimensions of one iteration of a capture, after gaps were capped. Raises PcapError."""
     expansion = _one_iteration(path, home, key, max_gap)
+    if expansion.template.link != ETHERNET:
+        raise UnsupportedLink(
+            f"{path}: {link_name(expansion.template.link)} cannot be sent on an Ethernet link; "
+            "give it Ethernet headers first: tcprewrite --dlt=enet --enet-smac=MAC --enet-dmac=MAC"
+        )
     dimensions = expansion.timing.corpus
     if dimensions.packets == 0 or dimensions.flows == 0:
         raise EmptyCapture(f"{path}: no flow in it to replay; see `probebench corpus inspect`")

@@ -254,6 +254,15 @@ def test_sweeps_that_cannot_be(
     refused(probebench, desk, f"sweep {profile} --lab {lab}", part)
 
 
+def test_a_corpus_without_ethernet_is_not_sent(desk: Path) -> None:
+    from harness.corpus import describe
+    from pcap_tools.errors import UnsupportedLink
+
+    assert describe(desk / "good.pcap", ("10.0.0.0/8",), "k", None).flows == 3
+    with pytest.raises(UnsupportedLink, match=r"other\.pcap: raw IP cannot be sent .* tcprewrite"):
+        describe(desk / "other.pcap", ("10.0.0.0/8",), "k", None)
+
+
 def test_a_directory_without_permission(
     probebench: Run, desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
