@@ -78,6 +78,11 @@ def describe(path: Path, home: tuple[str, ...], key: str, max_gap: float | None)
             "give it Ethernet headers first: tcprewrite --dlt=enet --enet-smac=MAC --enet-dmac=MAC"
         )
     dimensions = expansion.timing.corpus
+    if not expansion.template.counts["mapped"]:
+        raise EmptyCapture(
+            f"{path}: no packet with an address that can be made fresh (IP behind Ethernet and "
+            "VLAN tags); see `probebench corpus inspect`"
+        )
     if dimensions.packets == 0 or dimensions.flows == 0:
         raise EmptyCapture(f"{path}: no flow in it to replay; see `probebench corpus inspect`")
     return Corpus(

@@ -44,6 +44,16 @@ def _refuse_empty(key: str) -> None:
         raise ConfigError("--key is empty; give any text, and keep it to repeat the experiment")
 
 
+def _warn_unmapped(counts: dict[str, int]) -> None:
+    same = counts["packets"] - counts["mapped"]
+    if same:
+        print(
+            f"probebench: warning: {same:,} of {counts['packets']:,} packets of the corpus keep "
+            "their addresses in every iteration (no IP header behind Ethernet and VLAN tags)",
+            file=sys.stderr,
+        )
+
+
 def _plan_beside(output: Path) -> Path:
     return Path(f"{output}.plan.json")
 
@@ -76,6 +86,7 @@ def remap_command(
     _refuse_empty(key)
     check_outputs([output, _plan_beside(output), mapping], captures)
     report, plan = remap(captures, output, key, _networks(home), iteration)
+    _warn_unmapped(report.counts)
     if mapping:
         write_mapping(plan, iteration, mapping)
     if as_json:
@@ -158,6 +169,7 @@ def expand_command(
         nanoseconds=not microseconds,
     )
     report = expand(captures, output, options, plan)
+    _warn_unmapped(report.counts)
     if as_json:
         stream = sys.stderr if output == "-" else sys.stdout
         print(json.dumps(report.as_json()), file=stream)
