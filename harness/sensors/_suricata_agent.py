@@ -103,10 +103,28 @@ def running_captures(pid: int, ifindex: int) -> int:
     return count
 
 
-def cpu_seconds(pid: int) -> tuple[float, dict[str, float]]:
-    """CPU seconds (user + system): of the process, and of each capture worker by name."""
+def read_schedstat(path: str) -> float | None:
+    """Seconds a thread has run or waited for a CPU, exact; None where the kernel keeps no such.
+
+    Two numbers of nanoseconds (Documentation/scheduler/sched-stats.rst). What is neither is sleep.
+    """
+    try:
+        with open(path) as file:
+            field = file.read().split()
+        ran, waited = int(field[0]), int(field[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return (ran + waited) / 1e9 if ran and waited else None
+
+
+def cpu_seconds(pid: int) -> tuple[float, dict[str, float], dict[str, float]]:
+    """CPU seconds (user + system) of the process and of each capture worker by name.
+
+    The third value holds, by worker, the seconds of `read_schedstat` where there are any.
+    """
     tick = float(os.sysconf("SC_CLK_TCK"))
     workers = {}
+    awake = {}
     base = f"/proc/{pid}"
     for tid in os.listdir(base + "/task"):
         try:
@@ -118,9 +136,12 @@ def cpu_seconds(pid: int) -> tuple[float, dict[str, float]]:
         if name[:2] in ("W#", "RX"):
             field = tail.split()
             workers[name] = (int(field[11]) + int(field[12])) / tick
+            seconds = read_schedstat(f"{base}/task/{tid}/schedstat")
+            if seconds is not None:
+                awake[name] = seconds
     with open(base + "/stat") as file:
         field = file.read().rpartition(")")[2].split()
-    return (int(field[11]) + int(field[12])) / tick, workers
+    return (int(field[11]) + int(field[12])) / tick, workers, awake
 
 
 class LineCounter:
@@ -229,7 +250,7 @@ def wait_ready(
 def sample(link: Socket, interface: str, counter: LineCounter) -> dict[str, Any]:
     answer = link.ask("iface-stat", iface=interface)
     message = answer["message"]
-    total, workers = cpu_seconds(link.pid)
+    total, workers, awake = cpu_seconds(link.pid)
     return {
         "event": "sample",
         "t": time.monotonic(),
@@ -240,6 +261,7 @@ def sample(link: Socket, interface: str, counter: LineCounter) -> dict[str, Any]
         "alerts": counter.count(),
         "cpu": total,
         "workers": workers,
+        "awake": awake,
         "own_cpu": time.process_time(),
     }
 

@@ -17,6 +17,12 @@ _QUIET_S = 1.3
 _QUIET_PPS = 10.0
 # Share of a core per worker. An idle worker polls ten times a second and stays near 0.001.
 _IDLE_CPU = 0.05
+# Where the kernel tells how long each worker slept, that decides, and sooner. A worker sleeps only
+# in poll(2), which returns at once while its ring holds a block, and blocks close after 10 ms: one
+# that slept through four of its poll timeouts (0.1 s) has nothing left to read. One that is kept
+# from the CPU is not asleep. What reads the counters later (`finish`) must still reconcile.
+_ASLEEP_S = 0.45
+_AWAKE = 0.1  # share of the time; an idle worker's wake-ups may have to wait for a busy CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,8 @@ class Sample:
     """One reading on the sensor host. `t` is its monotonic clock; CPU times are in seconds.
 
     `rx` counts the interface's received packets, `received` and `dropped` are iface-stat's.
+    `awake` is how long each worker has run or waited for a CPU; empty where the kernel does not
+    tell.
     """
 
     t: float
@@ -34,6 +42,7 @@ class Sample:
     cpu: float
     workers: dict[str, float]
     own_cpu: float
+    awake: dict[str, float]
 
 
 class Watch:
@@ -72,6 +81,7 @@ class Watch:
                     cpu=message["cpu"],
                     workers=message["workers"],
                     own_cpu=message["own_cpu"],
+                    awake=message.get("awake", {}),
                 )
             )
             self.ready = True
@@ -115,10 +125,34 @@ class Watch:
         self._process.stop(1.0)
 
 
-def is_quiet(window: list[Sample]) -> bool:
-    """True when the samples of the last `_QUIET_S` seconds show a worked-off, idle sensor."""
+def _before(window: list[Sample], seconds: float) -> Sample | None:
+    """The latest sample that is at least `seconds` older than the last."""
     last = window[-1]
-    first = next((s for s in reversed(window) if last.t - s.t >= _QUIET_S), None)
+    return next((s for s in reversed(window) if last.t - s.t >= seconds), None)
+
+
+def _asleep(window: list[Sample]) -> bool:
+    """True when the link was silent and every worker slept through the last `_ASLEEP_S`."""
+    last, first = window[-1], _before(window, _ASLEEP_S)
+    if first is None or last.rx is None or first.rx is None:
+        return False
+    if not last.workers or not (last.workers.keys() == last.awake.keys() == first.awake.keys()):
+        return False
+    span = last.t - first.t
+    return last.rx - first.rx <= _QUIET_PPS * span and all(
+        last.awake[name] - first.awake[name] <= _AWAKE * span for name in last.awake
+    )
+
+
+def is_quiet(window: list[Sample]) -> bool:
+    """True when the last samples show a worked-off, idle sensor.
+
+    Either the workers are known to have slept (`_ASLEEP_S`), or nothing that is counted has moved
+    for `_QUIET_S`.
+    """
+    if _asleep(window):
+        return True
+    last, first = window[-1], _before(window, _QUIET_S)
     if first is None:
         return False
     span = last.t - first.t
