@@ -8,6 +8,7 @@ import pytest
 from harness.errors import GeneratorFailed
 from harness.generators.tcpreplay import LoopReplay, TcpreplayGenerator, parse_output
 from harness.model import Corpus, Load
+from lab.fake import FakeHost, Reply
 from lab.host import Exit
 from lab.inventory import GeneratorSpec
 
@@ -121,3 +122,24 @@ def test_the_naive_replays_have_no_expander() -> None:
     loop = ready(OUTPUT, Exit(0, None, "exited"), LoopReplay)
     assert "--loop=2" in loop._host.started  # type: ignore[attr-defined]
     assert "expand" not in " ".join(loop._host.started)  # type: ignore[attr-defined]
+
+
+def test_flows_are_paced_by_counting_packets() -> None:
+    generator = ready(DONE + OUTPUT, Exit(0, None, "exited"))
+    schedule = generator.plan(Load("flows", 10, 60), 3)  # 5 flows and 96 packets a copy
+    assert (schedule.pacing, schedule.every_s, schedule.iterations) == ("pps", 0.5, 120)
+    assert schedule.pps == pytest.approx(192)
+    assert schedule.seconds == pytest.approx(schedule.packets / schedule.pps) == 60
+    assert schedule.flows_per_s == 10 and schedule.first_iteration == 3
+    assert schedule.steady_fraction == pytest.approx(59 / 60)
+    generator.start(schedule)
+    sent = " ".join(generator._host.started)  # type: ignore[attr-defined]
+    assert "--pps=192.000000" in sent and "--every 0.5" in sent and "--multiplier" not in sent
+
+
+def test_a_host_without_tcpreplay() -> None:
+    host = FakeHost(lambda call: Reply(returncode=127), name="gen")
+    generator = TcpreplayGenerator(host, GeneratorSpec(host="gen", interface="tx0"))
+    corpus = Corpus("c", "0", 96, 9600, 5, 1.0, ("10.0.0.0/8",), "k")
+    with pytest.raises(GeneratorFailed, match=r"^gen: .*install the package tcpreplay"):
+        generator.prepare(corpus)

@@ -1,0 +1,85 @@
+"""A run is continued with what it was begun with, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import CORPUS, REFERENCE
+
+from harness.errors import ConfigError
+from harness.profile import CorpusSpec, LoadSpec, Profile
+from harness.results import RunDir, RunInfo
+from harness.session import _same, _same_reference, run_name
+from lab.inventory import Inventory
+
+PROFILE = Profile(name="p", load=LoadSpec(values=(1.0, 2.0)), corpus=CorpusSpec(max_gap=0.2))
+WHERE = Path("results/x")
+
+
+def inventory(**sensor: Any) -> Inventory:
+    host = {"connection": "local", "interfaces": {"tx0": {"test": True}, "rx0": {}}}
+    return Inventory.model_validate(
+        {
+            "name": "l",
+            "hosts": {"one": host},
+            "generator": {"host": "one", "interface": "tx0"},
+            "sensor": {"host": "one", "interface": "rx0", "rules": ["a.rules"], **sensor},
+        }
+    )
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> RunInfo:
+    """As it comes back from `run.json`."""
+    run = RunDir(tmp_path)
+    run.write_info(
+        RunInfo(
+            profile=PROFILE.model_dump(mode="json"),
+            inventory=inventory().model_dump(mode="json"),
+            corpus=asdict(CORPUS),
+            reference=asdict(REFERENCE),
+            hosts={},
+            tools={},
+            seeds={"permutation_key": "k"},
+            started="now",
+            sensor="suricata 7.0.10",
+        )
+    )
+    return run.info()
+
+
+def test_the_same_is_continued(earlier: RunInfo) -> None:
+    _same(earlier, PROFILE, inventory(rules=["elsewhere/a.rules"]), CORPUS, WHERE)
+    _same_reference(earlier, REFERENCE, "suricata 7.0.10", WHERE)
+
+
+def test_another_corpus(earlier: RunInfo) -> None:
+    with pytest.raises(ConfigError, match=r"results/x: was made with corpus dddddddddddd…"):
+        _same(earlier, PROFILE, inventory(), replace(CORPUS, digest="e" * 64), WHERE)
+
+
+def test_another_profile(earlier: RunInfo) -> None:
+    changed = PROFILE.model_copy(update={"load": LoadSpec(values=(1.0, 3.0)), "strict": True})
+    with pytest.raises(ConfigError, match=r"profile has changed since \(load, strict\)"):
+        _same(earlier, changed, inventory(), CORPUS, WHERE)
+
+
+def test_another_size_of_the_sensor(earlier: RunInfo) -> None:
+    changed = inventory(workers=2, ring_size=4096)
+    with pytest.raises(ConfigError, match=r"changed since \(sensor\.ring_size, sensor\.workers\)"):
+        _same(earlier, PROFILE, changed, CORPUS, WHERE)
+
+
+def test_other_rules_or_another_version(earlier: RunInfo) -> None:
+    with pytest.raises(ConfigError, match="rules have changed"):
+        _same_reference(earlier, replace(REFERENCE, rules_digest="x"), "suricata 7.0.10", WHERE)
+    with pytest.raises(ConfigError, match=r"measured on suricata 7\.0\.10, this is suricata 8"):
+        _same_reference(earlier, REFERENCE, "suricata 8.0.0", WHERE)
+
+
+def test_the_name_of_a_run() -> None:
+    stamp, name, sensor = run_name(PROFILE, inventory()).split("-")
+    assert (name, sensor, len(stamp), stamp[-1]) == ("p", "suricata", 16, "Z")
