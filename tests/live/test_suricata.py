@@ -147,24 +147,6 @@ def test_every_trial_starts_from_zero(bench: Bench) -> None:
         sensor.stop()
 
 
-def test_settled_means_that_the_ring_is_empty(bench: Bench) -> None:
-    """A burst faster than one worker reads: it is stopped once settled, and nothing is left over.
-
-    What a stop finds in the ring is received and neither dropped nor decoded.
-    """
-    sensor = bench.sensor(workers=1)
-    try:
-        sensor.prepare()
-        argv = ["tcpreplay", "-q", "-i", "tx0", "--topspeed", "-K", "--loop", "1000"]
-        run("ip", "netns", "exec", bench.generator, *argv, str(bench.capture))
-        assert sensor.settle(15)
-        after = sensor.finish()
-        assert after.received == 1000 * bench.packets
-        assert after.decoded == after.received - after.dropped
-    finally:
-        sensor.stop()
-
-
 def test_a_killed_suricata_is_a_failure_and_never_a_number(bench: Bench) -> None:
     sensor = bench.sensor()
     try:
