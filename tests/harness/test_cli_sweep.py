@@ -130,7 +130,7 @@ def test_a_damaged_run(
     (place / "run" / "run.json").write_text('{"schema": 1')
     argv = ("sweep", place / "p.toml", "--lab", place / "lab.toml", "--corpus")
     assert main(monkeypatch, *argv, place / "corpus.pcap", "--resume", place / "run") == 2
-    assert "run.json: damaged" in complaint(capsys)
+    assert "run.json" in complaint(capsys)
 
 
 @pytest.mark.parametrize(
