@@ -190,9 +190,9 @@ class RunDir:
         except OSError as error:
             raise ResultsError(f"{target}: cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise ResultsError(f"{target}: not a readable run: not JSON ({error})") from None
+            raise ResultsError(f"{target}: damaged: not JSON ({error})") from None
         if not isinstance(data, dict):
-            raise ResultsError(f"{target}: not a readable run: not a table of keys")
+            raise ResultsError(f"{target}: damaged: not a table of keys")
         if data.get("schema") != SCHEMA:
             raise ResultsError(
                 f"{target}: schema {data.get('schema')!r}, this version reads {SCHEMA}; "

@@ -306,7 +306,7 @@ class TestEdges:
         assert "\n" not in str(caught.value)
 
     def test_not_a_run(self, tmp_path: Path) -> None:
-        with pytest.raises(ResultsError, match=r"run\.json: not a readable run"):
+        with pytest.raises(ResultsError, match=r"not a run directory"):
             build_report(tmp_path)
 
     def test_damaged_timeline(self, tmp_path: Path) -> None:
