@@ -130,6 +130,8 @@ KbdInteractiveAuthentication no
 UsePAM {"yes" if _root_is_locked() else "no"}
 UseDNS no
 PrintMotd no
+# bash under sshd reads ~/.bashrc, however slow that is, unless it is told to be a nested shell
+SetEnv SHLVL=1
 X11Forwarding no
 MaxStartups 100
 MaxSessions 100
