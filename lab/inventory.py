@@ -77,7 +77,7 @@ class SensorSpec(_Strict):
     driver: str = "suricata"
     host: str
     interface: str
-    home: tuple[str, ...] = ("10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12", "fd00::/8")
+    home: tuple[str, ...] = ("10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12", "fc00::/7")
     rules: tuple[Path, ...] = ()
     workers: int = Field(default=1, ge=1)
     ring_size: int = Field(default=2048, ge=8)
