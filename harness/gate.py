@@ -13,11 +13,15 @@ __all__ = ["GATES", "Check", "Context", "Finding", "Gate", "gate"]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a gate needs beside the trial. `earlier` are the run's previous trials, if known."""
+    """What a gate needs beside the trial. `earlier` are the run's previous trials, if known.
+
+    `reference_flows` is how many flows this sensor counts in one iteration at zero load.
+    """
 
     capabilities: Capabilities
     co_located: bool = False
     earlier: tuple[Trial, ...] = ()
+    reference_flows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,8 +170,11 @@ def _flows_collapsed(trial: Trial, context: Context) -> Finding | None:
         return None
     seen = trial.after.flows - ((trial.before.flows or 0) if trial.before else 0)
     # The packets of raw captures and of naive loops are the same flows over and over; what was
-    # meant is in the schedule.
+    # meant is in the schedule. Sensors differ in what is a flow (an ICMP error, say): their own
+    # count is used where the reference has it for this capture.
     meant = max(trial.sent.flows, trial.schedule.flows)
+    if context.reference_flows is not None and trial.method != "raw-loop":
+        meant = context.reference_flows * trial.schedule.iterations
     if _lost(trial.ledger) != 0 or seen >= _FLOW_SHARE * meant:
         return None
     return Finding(

@@ -125,7 +125,7 @@ def run_trial(
     finally:
         stop_quietly(source, rig.sensor)
     trial = replace(trial, ended=_now())
-    context = gates.Context(rig.sensor.capabilities, rig.co_located, earlier)
+    context = gates.Context(rig.sensor.capabilities, rig.co_located, earlier, rig.reference.flows)
     return replace(trial, gates=gates.evaluate(trial, context))
 
 
