@@ -78,7 +78,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         virtual.down(name)
 
 
-def profile(tmp: Path, *loads: float, seconds: float = 4.0) -> Path:
+def profile(tmp: Path, *loads: float, seconds: float = 3.0) -> Path:
     path = tmp / "profile.toml"
     path.write_text(f'name = "t"\n[load]\nvalues = {list(loads)}\nduration = {seconds}\n')
     return path
