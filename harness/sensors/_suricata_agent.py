@@ -114,7 +114,7 @@ def read_schedstat(path: str) -> float | None:
         ran, waited = int(field[0]), int(field[1])
     except (OSError, ValueError, IndexError):
         return None
-    return (ran + waited) / 1e9 if ran and waited else None
+    return (ran + waited) / 1e9 if ran else None
 
 
 def cpu_seconds(pid: int) -> tuple[float, dict[str, float], dict[str, float]]:
