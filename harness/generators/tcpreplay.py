@@ -144,9 +144,10 @@ class TcpreplayGenerator:
     def _replay(self, schedule: Schedule, *more: str) -> list[str]:
         pin = ["taskset", "-c", self._spec.cpus] if self._spec.cpus else []
         pace = [f"--pps={schedule.pps:.6f}"] if schedule.pacing == "pps" else ["--multiplier=1.0"]
+        # libpcap reads standard input 4 KiB at a time, a fifth of tcpreplay's time per packet.
         return [
             *pin,
-            *["stdbuf", "-oL", "tcpreplay", "-i", self._spec.interface, *pace],
+            *["stdbuf", "-oL", "-i256K", "tcpreplay", "-i", self._spec.interface, *pace],
             *["--stats=1", "--no-flow-stats", *more],
         ]
 
