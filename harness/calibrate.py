@@ -7,7 +7,9 @@ the loads end at what the generator can send, and the run says so.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.errors import GeneratorFailed, SensorFailed
@@ -15,7 +17,7 @@ from harness.model import Corpus
 from harness.profile import AutoLoads, LoadSpec
 from harness.results import Trial
 
-__all__ = ["MOST_FURTHER", "Calibration", "choose_loads", "further_load"]
+__all__ = ["MOST_FURTHER", "Calibration", "choose_loads", "further_load", "load_between"]
 
 # The generator's top rate was seen once, for a few seconds: stay below it.
 HEADROOM = 0.9
@@ -83,6 +85,22 @@ def further_load(last: Trial, ceiling: float) -> float | None:
         return None
     load = _round(min(GROWTH * last.load.value, ceiling))
     return load if load > 1.05 * last.load.value else None
+
+
+def load_between(trials: Sequence[Trial]) -> float | None:
+    """The load to add where the drop rate jumps most from one load to the next, or None.
+
+    Halfway between the two. None when no step is larger than `BENT`, or when the two loads with the
+    largest step are within 5 % of each other.
+    """
+    measured = sorted(
+        (t.load.value, t.drop_rate) for t in trials if t.valid and t.drop_rate is not None
+    )
+    steps = [(b[1] - a[1], a[0], b[0]) for a, b in itertools.pairwise(measured)]
+    step, low, high = max(steps, default=(0.0, 0.0, 0.0))
+    if step <= BENT or high < 1.05 * low:
+        return None
+    return _round((low + high) / 2)
 
 
 def _spread(auto: AutoLoads, capacity: float, top: float) -> tuple[float, ...]:

@@ -22,7 +22,8 @@ class AutoLoads(_Strict):
     """How loads are chosen from a short calibration: multiples of the measured capacity.
 
     The capacity is the rate at which the sensor analysed packets while it was overloaded during
-    the calibration trial. `probe` is the packet rate asked there.
+    the calibration trial. `probe` is the packet rate asked there. `refine` more loads are put, one
+    after the other, where the drop rate jumps most.
     """
 
     points: int = Field(default=7, ge=2, le=50)
@@ -30,6 +31,7 @@ class AutoLoads(_Strict):
     highest: float = Field(default=2.0, gt=0)
     probe: float = Field(default=300_000, gt=0)
     seconds: float = Field(default=3.0, gt=0)
+    refine: int = Field(default=2, ge=0, le=20)
 
     @model_validator(mode="after")
     def _ordered(self) -> AutoLoads:

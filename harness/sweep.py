@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from harness.calibrate import MOST_FURTHER, choose_loads, further_load
+from harness.calibrate import MOST_FURTHER, choose_loads, further_load, load_between
 from harness.errors import ConfigError
 from harness.generators.base import Generator
 from harness.model import Load
@@ -103,19 +103,12 @@ class Sweeper:
     def sweep(self, loads: tuple[float, ...]) -> Ledgered:
         """Every load, `repeats` times over. Returns what was done.
 
-        Loads that were chosen here are followed by further ones while the sensor keeps up, so that
-        the curve bends. That is decided by stored trials alone: a resumed run decides the same.
+        Loads that were chosen here are followed by further ones, so that the curve bends and shows
+        where. That is decided by stored trials alone: a resumed run decides the same.
         """
         trials = [self.trial(spec) for spec in self.specs(loads)]
-        for _ in range(MOST_FURTHER):
-            more = None if self._ceiling is None else further_load(trials[-1], self._ceiling)
-            if more is None:
-                break
-            loads = (*loads, more)
-            note = f"the sensor still kept up at {loads[-2]:,g}: the sweep goes on to {more:,g}"
-            self.session.rig.progress.say(note)
-            self._record(loads, note)
-            trials.append(self.trial(list(self.specs(loads))[-1]))
+        if self._ceiling is not None:
+            loads = self._follow_the_curve(trials, loads, self._ceiling)
         for repeat in range(1, self.profile.load.repeats):
             trials += [self.trial(spec) for spec in self.specs(loads, repeat)]
         return Ledgered(
@@ -124,6 +117,29 @@ class Sweeper:
             marked=sum(not t.valid for t in trials),
             failed=sum(t.failure is not None for t in trials),
         )
+
+    def _follow_the_curve(
+        self, trials: list[Trial], loads: tuple[float, ...], ceiling: float
+    ) -> tuple[float, ...]:
+        """Go on until the sensor loses packets, then look closer where it begins to."""
+        for _ in range(MOST_FURTHER):
+            if (more := further_load(trials[-1], ceiling)) is None:
+                break
+            why = f"the sensor still kept up at {loads[-1]:,g}: the sweep goes on to {more:,g}"
+            loads = self._add(trials, (*loads, more), why)
+        for _ in range(self.profile.load.auto.refine):
+            if (more := load_between(trials)) is None or more in loads:
+                break
+            why = f"the drop rate jumps around {more:,g}: a load there"
+            loads = self._add(trials, (*loads, more), why)
+        return loads
+
+    def _add(self, trials: list[Trial], loads: tuple[float, ...], why: str) -> tuple[float, ...]:
+        """Run the trial of the last of `loads`, with a note of why it was added."""
+        self.session.rig.progress.say(why)
+        self._record(loads, why)
+        trials.append(self.trial(list(self.specs(loads))[-1]))
+        return loads
 
     def specs(self, loads: tuple[float, ...], repeat: int = 0) -> Iterator[TrialSpec]:
         """One pass of the sweep, in order; the passes are numbered through."""

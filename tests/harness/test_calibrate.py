@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fakes import CORPUS, make_rig
 
-from harness.calibrate import choose_loads, further_load
+from harness.calibrate import choose_loads, further_load, load_between
 from harness.errors import GeneratorFailed, SensorFailed
 from harness.model import Failure, GateResult, Load
 from harness.profile import AutoLoads, LoadSpec
@@ -84,3 +84,16 @@ def test_further_loads(tmp_path: Path) -> None:
     assert further_load(replace(whole, failure=Failure("x", "y")), math.inf) is None
     assert further_load(whole, 12_000) == 12_000
     assert further_load(whole, 10_400) is None
+
+
+def test_a_load_between(tmp_path: Path) -> None:
+    def at(load: float, drop: float | None) -> Trial:
+        return replace(
+            probed(tmp_path), load=Load("pps", load, 1.0), gates=(), drop_rate=drop, phase="sweep"
+        )
+
+    assert load_between([at(10_000, 0), at(30_000, 0.5), at(20_000, 0.1)]) == 25_000
+    assert load_between([at(10_000, 0), at(20_000, 0.1)]) is None
+    assert load_between([at(10_000, 0), at(10_400, 0.9)]) is None
+    assert load_between([at(10_000, 0), at(20_000, None)]) is None
+    assert load_between([]) is None

@@ -17,7 +17,7 @@ from harness.results import RunDir, RunInfo, Trial
 from harness.session import Session
 from harness.sweep import Sweeper
 
-AUTO = AutoLoads(points=3, lowest=0.5, highest=2.0, probe=100_000, seconds=1)
+AUTO = AutoLoads(points=3, lowest=0.5, highest=2.0, probe=100_000, seconds=1, refine=0)
 INFO = RunInfo({}, {}, {}, {}, {}, {}, {"permutation_key": "k"}, "now", "fake 1")
 
 
@@ -121,6 +121,28 @@ def test_the_sweep_goes_on_until_the_curve_bends(tmp_path: Path) -> None:
         *((f"t{n:02d}", whole[(n - 1) % 5], (n - 1) // 5) for n in range(1, 11)),
     ]
     disjoint(stored(session))
+
+
+def test_it_looks_closer_where_the_drop_rate_jumps_and_a_resumed_run_does_the_same(
+    tmp_path: Path,
+) -> None:
+    plan = profile(auto=AUTO.model_copy(update={"refine": 2}))
+    session = session_in(tmp_path, capacity=10_000)
+    sweeper = Sweeper(session, plan)
+    sweeper.sweep(sweeper.calibrate())
+    # Lossless at 5,000, 20 % lost at 12,500, 50 % at 20,000: the largest step is the second, and
+    # after 16,200 (38 %) the first.
+    whole = (5_000, 12_500, 20_000, 16_200, 8_750)
+    assert session.run.info().loads == whole
+    straight = stored(session)
+    assert [t.load.value for t in straight if t.phase == "sweep"] == list(whole)
+    disjoint(straight)
+    lines = session.run.trials_path.read_bytes().splitlines(keepends=True)
+    session.run.trials_path.write_bytes(b"".join(lines[:-1]))
+    again = Sweeper(session, plan)
+    done = again.sweep(again.calibrate())
+    assert (done.ran, done.found) == (1, 5)
+    assert [t.schedule for t in stored(session)] == [t.schedule for t in straight]
 
 
 def test_no_more_than_three_further_loads(tmp_path: Path) -> None:
