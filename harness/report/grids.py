@@ -249,7 +249,7 @@ def trial_detection_grid(trials: pd.DataFrame) -> Grid:
             ("repeated", True, _measured_count("repeated")),
             ("unexpected", True, _measured_count("unexpected")),
             ("unmapped", True, _measured_count("unmapped")),
-            ("flows offered", True, _measured_count("offered_flows")),
+            ("flows due", True, _measured_count("flows_due")),
             ("flows seen", True, _measured_count("flows_seen")),
         ),
         "status",

@@ -68,6 +68,7 @@ TRIAL_COLUMNS: dict[str, str] = {
     "repeated": "alerts for an event already counted",
     "unexpected": "distinct events that the reference does not have",
     "unmapped": "alerts whose addresses belong to no iteration sent",
+    "flows_due": "flows sent, counted as this sensor counts them at zero load where that is known",
     "flows_seen": "flows the sensor created in the trial",
     "cpu_s": "CPU seconds of the sensor",
     "settled": "whether the sensor worked off everything before it was read",
@@ -101,7 +102,7 @@ CURVE_COLUMNS: dict[str, str] = {
 }
 
 _WHOLE = {
-    *("offered_packets", "offered_flows", "tolerance", "due", "detected", "raised"),
+    *("offered_packets", "offered_flows", "flows_due", "tolerance", "due", "detected", "raised"),
     *("repeated", "unexpected", "unmapped", "flows_seen", *LEDGER_PARTS),
 }
 _REAL = {
@@ -132,7 +133,14 @@ def _difference(trial: Trial, read: Callable[[Any], int | None]) -> int | None:
     return end - (begin or 0)
 
 
-def _row(trial: Trial) -> dict[str, Any]:
+def _flows_due(trial: Trial, counted: int | None) -> int:
+    """Flows that were meant: tools differ in what is a flow (an ICMP error, say)."""
+    if counted is None or trial.method == "raw-loop":
+        return trial.schedule.flows
+    return counted * trial.schedule.iterations
+
+
+def _row(trial: Trial, counted: int | None) -> dict[str, Any]:
     axis = trial.load.axis
     found, ledger, sent = trial.detection, trial.ledger, trial.sent
     # Copies of a naive replay cannot be told apart: only totals mean anything there.
@@ -165,6 +173,7 @@ def _row(trial: Trial) -> dict[str, Any]:
         "repeated": scored.repeated if scored else None,
         "unexpected": scored.unexpected if scored else None,
         "unmapped": scored.unmapped if scored else None,
+        "flows_due": _flows_due(trial, counted) if sent else None,
         "flows_seen": _difference(trial, lambda counters: counters.flows),
         "cpu_s": trial.sensor_cpu_s,
         "settled": trial.settled,
@@ -186,7 +195,8 @@ def _frame(rows: Iterable[dict[str, Any]], columns: Iterable[str]) -> pd.DataFra
 
 def trials_frame(run: RunDir) -> pd.DataFrame:
     """Every trial of the run, one a row, in order of execution; columns: `TRIAL_COLUMNS`."""
-    return _frame((_row(trial) for trial in run.trials()), TRIAL_COLUMNS)
+    counted = run.info().reference.get("flows")
+    return _frame((_row(trial, counted) for trial in run.trials()), TRIAL_COLUMNS)
 
 
 def _whole_sum(values: pd.Series[Any]) -> Any:
@@ -297,9 +307,7 @@ def bias_frame(run: RunDir) -> pd.DataFrame:
     """One row a trial of phase "bias", in the order of `BIAS_METHODS`.
 
     Columns: method, trial, status, packets (sent), lost (packets, missing when not observable),
-    drop_rate, flows_offered, flows_seen, due, raised, detected. Offered flows of the corpus are
-    those that the sensor itself counted in it at zero load, where the reference has them: tools
-    differ in what is a flow (an ICMP error, say).
+    drop_rate, flows_offered (as `flows_due` of `TRIAL_COLUMNS`), flows_seen, due, raised, detected.
     """
     rows: list[dict[str, Any]] = []
     counted = run.info().reference.get("flows")
@@ -316,11 +324,7 @@ def bias_frame(run: RunDir) -> pd.DataFrame:
                 "packets": trial.sent.packets if trial.sent else None,
                 "lost": lost,
                 "drop_rate": trial.drop_rate,
-                "flows_offered": (
-                    trial.schedule.flows
-                    if counted is None or trial.method == "raw-loop"
-                    else counted * trial.schedule.iterations
-                ),
+                "flows_offered": _flows_due(trial, counted),
                 "flows_seen": trial.after.flows if trial.after else None,
                 "due": found.due if found else None,
                 "raised": found.raised if found else None,
