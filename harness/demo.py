@@ -21,14 +21,11 @@ from harness.session import Session, open_session, run_name
 from harness.sweep import Ledgered, Sweeper
 from lab import virtual
 from lab.inventory import Inventory, load_inventory
-from lab.virtual_layout import BALLAST_RULES, DEFAULT_RULES
 
 __all__ = ["DemoOptions", "DemoOutcome", "bias_demo", "demo"]
 
 # A load far below any capacity, for the comparison of replay methods.
 MODEST_PPS = 15_000.0
-# One worker, a small ring, and the work of a large rule set: a sensor this machine can overload.
-SENSOR = virtual.Options(workers=1, ring_size=1024, rules=(DEFAULT_RULES, BALLAST_RULES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +116,7 @@ def _corpus_on_a_lab(
         progress.step(
             f"1/{steps}", "Build the virtual lab", f"probebench lab up --name {options.lab}"
         )
-        inventory = load_inventory(virtual.up(options.lab, SENSOR))
+        inventory = load_inventory(virtual.up(options.lab))
         run = RunDir(options.out or Path("results") / run_name(profile, inventory))
         where = run.path / "corpus"
         where.mkdir(parents=True, exist_ok=True)

@@ -14,22 +14,26 @@ from pathlib import Path
 from lab.errors import OptionError
 from lab.sshd import Server
 
-__all__ = ["BALLAST_RULES", "DEFAULT_RULES", "RUN_DIR", "Layout", "Namespaces", "Options", "layout"]
+__all__ = ["BALLAST_RULES", "DEMO_RULES", "RUN_DIR", "Layout", "Namespaces", "Options", "layout"]
 
 RUN_DIR = Path("/run/probebench")
-DEFAULT_RULES = Path(__file__).resolve().parent.parent / "profiles" / "demo.rules"
-BALLAST_RULES = DEFAULT_RULES.with_name("ballast.rules")
+DEMO_RULES = Path(__file__).resolve().parent.parent / "profiles" / "demo.rules"
+BALLAST_RULES = DEMO_RULES.with_name("ballast.rules")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a lab is built: MTU of its links (bytes), and the size of the sensor."""
+    """How a lab is built: MTU of its links (bytes), and the size of the sensor.
+
+    The sensor is small by default, one worker, a small ring and the work of a large rule set, so
+    that this machine can overload it.
+    """
 
     mtu: int = 1500
     txqueuelen: int = 1000
     workers: int = 1
-    ring_size: int = 2048
-    rules: tuple[Path, ...] = (DEFAULT_RULES,)
+    ring_size: int = 1024
+    rules: tuple[Path, ...] = (DEMO_RULES, BALLAST_RULES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,16 @@ def up(
         int | None, typer.Option(min=1, help="Worker threads of the sensor (default 1).")
     ] = None,
     ring_size: Annotated[
-        int | None, typer.Option(min=8, help="Packets in each worker's ring (default 2048).")
+        int | None, typer.Option(min=8, help="Packets in each worker's ring (default 1024).")
+    ] = None,
+    rules: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Rule file of the sensor, may be repeated (default profiles/demo.rules and "
+            "profiles/ballast.rules).",
+        ),
     ] = None,
     mtu: Annotated[
         int | None, typer.Option(min=1280, max=65535, help="MTU of the links (default 1500).")
@@ -51,7 +60,12 @@ def up(
     """
     from lab import virtual
 
-    given = {"workers": workers, "ring_size": ring_size, "mtu": mtu}
+    given = {
+        "workers": workers,
+        "ring_size": ring_size,
+        "mtu": mtu,
+        "rules": tuple(path.resolve() for path in rules) if rules else None,
+    }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     options = None
     if changes:  # what is not given stays as the lab has it

@@ -19,7 +19,7 @@ from lab.record import RecordOptions, record
 from lab.record_manifest import Done, Recording, write_manifest
 from lab.scenario import Step, long_steps, short_steps
 from lab.shaping import Shape
-from lab.virtual_layout import DEFAULT_RULES
+from lab.virtual_layout import DEMO_RULES
 
 SITE = Site(Path("/somewhere"))
 HOME = [ip_network(text) for text in ("10.0.0.0/8", "fd00::/8")]
@@ -27,7 +27,7 @@ HOME = [ip_network(text) for text in ("10.0.0.0/8", "fd00::/8")]
 
 def test_every_rule_has_its_attack_and_every_attack_its_rule() -> None:
     """The rules file and the scenario name the same signatures; no rule counts or thresholds."""
-    text = DEFAULT_RULES.read_text()
+    text = DEMO_RULES.read_text()
     rules = [line for line in text.splitlines() if line and not line.startswith("#")]
     sids = {int(found) for line in rules for found in re.findall(r"\bsid:(\d+);", line)}
     assert sids == {step.attack for step in short_steps(SITE) if step.attack is not None}

@@ -63,7 +63,7 @@ def test_the_inventory_written_is_the_one_read(lab: Layout) -> None:
     assert read.hosts["sensor"].interfaces["rx0"].test
     assert read.hosts["generator"].interfaces["tx0"].mtu == 9000
     assert (read.sensor.workers, read.sensor.ring_size) == (3, 64)
-    assert [path.name for path in read.sensor.rules] == ["demo.rules"]
+    assert [path.name for path in read.sensor.rules] == ["demo.rules", "ballast.rules"]
 
 
 def test_state_survives_a_round_trip_and_not_a_torn_file(lab: Layout) -> None:

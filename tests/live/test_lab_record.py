@@ -20,7 +20,7 @@ from lab.errors import LabError, MissingTool
 from lab.record import RecordOptions, record
 from lab.record_manifest import Recording
 from lab.shaping import Shape
-from lab.virtual_layout import DEFAULT_RULES, layout
+from lab.virtual_layout import DEMO_RULES, layout
 
 pytestmark = pytest.mark.live
 SYN, SYN_ACK, FIN, RST = 1, 2, 16, 32  # tshark's tcp.completeness
@@ -105,7 +105,7 @@ def test_every_attack_alerts_offline(recording: Recording, tmp_path: Path) -> No
     if shutil.which("suricata") is None:
         pytest.skip("suricata is the oracle here")
     groups = "vars.address-groups"
-    argv = ["suricata", "-r", str(recording.path), "-S", str(DEFAULT_RULES), "-l", str(tmp_path)]
+    argv = ["suricata", "-r", str(recording.path), "-S", str(DEMO_RULES), "-l", str(tmp_path)]
     argv += ["--set", f"{groups}.HOME_NET=[10.0.0.0/8,fd00::/8]"]
     argv += ["--set", f"{groups}.EXTERNAL_NET=!$HOME_NET", "-k", "all", "--runmode", "single"]
     subprocess.run(argv, check=True, capture_output=True)
