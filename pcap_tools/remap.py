@@ -117,7 +117,7 @@ def write_mapping(plan: AddressPlan, iteration: int, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", newline="") as stream:
-            writer = csv.writer(stream)
+            writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(["original", "mapped", "class"])
             for original, mapped in plan.mapped(iteration).items():
                 writer.writerow([original, mapped, classes.get(original, "kept")])
