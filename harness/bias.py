@@ -7,7 +7,6 @@ capture as it came, half-flows and all.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from harness.corpus import describe
@@ -43,8 +42,7 @@ def run_bias(sweeper: Sweeper, raw: Path | None, pps: float, seconds: float) -> 
 
 def _loop(session: Session, corpus: Corpus, *, unique: bool) -> Generator:
     generator = LoopReplay(session.rig.transmit.host, session.inventory.generator, unique_ip=unique)
-    # tcpreplay's loops keep the capture's own gaps out of it: the rate alone paces them.
-    generator.prepare(replace(corpus, max_gap=None))
+    generator.prepare(corpus)
     return generator
 
 

@@ -15,7 +15,7 @@ from harness.events import Key, canonical_address, event_key
 from harness.model import Alert, Detection, Reference, SignatureScore
 from harness.stats import rate_interval
 
-__all__ = ["Invert", "score"]
+__all__ = ["Invert", "events", "score"]
 
 Invert = Callable[[list[str]], list[tuple[int, str] | None]]
 
@@ -51,7 +51,7 @@ def _batches(alerts: Iterable[Alert]) -> Iterator[list[Alert]]:
         yield batch
 
 
-def _events(
+def events(
     alerts: Iterable[Alert], invert: Invert, first: int, iterations: int
 ) -> Iterator[tuple[int, Key] | None]:
     """(iteration counted from 0, event) of each alert; None where no iteration can be told.
@@ -102,7 +102,7 @@ def score(
     by_signature: Counter[int] = Counter()
     unexpected: set[tuple[int, Key]] = set()
     raised = repeated = unmapped = 0
-    for found in _events(alerts, invert, first, iterations):
+    for found in events(alerts, invert, first, iterations):
         raised += 1
         if found is None:
             unmapped += 1

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 Axis = Literal["pps", "flows"]
+Pacing = Literal["pps", "timestamps"]
 Severity = Literal["info", "warning", "invalid"]
 
 
@@ -79,7 +80,7 @@ class Schedule:
     first_iteration: int
     iterations: int
     every_s: float
-    pacing: Literal["pps", "timestamps"]
+    pacing: Pacing
     packets: int
     bytes: int
     flows: int

@@ -10,18 +10,21 @@ from __future__ import annotations
 import math
 
 from harness.errors import ConfigError
-from harness.model import Corpus, Load, Schedule
+from harness.model import Corpus, Load, Pacing, Schedule
 
 __all__ = ["plan"]
 
 
-def plan(corpus: Corpus, load: Load, first_iteration: int) -> Schedule:
+def plan(
+    corpus: Corpus, load: Load, first_iteration: int, pacing: Pacing | None = None
+) -> Schedule:
     """Translate a load into whole iterations of a corpus.
 
-    "pps": the generator keeps the packet rate constant from the first packet to the last, so N
-    iterations last N·P/pps seconds; during the ramp-up (and the play-out) of T seconds of due time
-    fewer iterations are in flight and that part is passed faster. "flows": packets leave at their
-    due times, so N iterations last (N - 1)Δ + T seconds.
+    Pacing "pps": the generator keeps the packet rate constant from the first packet to the last, so
+    N iterations last NΔ seconds; during the ramp-up (and the play-out) of T seconds of due time
+    fewer iterations are in flight and that part is passed faster. "timestamps": packets leave at
+    their due times, so N iterations last (N - 1)Δ + T seconds. The default is "pps" for a load in
+    packets/s and "timestamps" for one in flows/s; a generator that can do only one of them says so.
 
     Raises ConfigError when the duration is too short for one iteration.
     """
@@ -33,19 +36,16 @@ def plan(corpus: Corpus, load: Load, first_iteration: int) -> Schedule:
             f"load {load.value:g} {load.axis} for {load.duration:g} s is less than one iteration "
             f"of the corpus ({size} {share}): it needs at least {every:.3g} s"
         )
-    in_flight = corpus.span_s / every
-    if load.axis == "pps":
-        seconds = iterations * every
-        steady = max(0.0, (iterations - in_flight) / iterations)
-    else:
-        seconds = (iterations - 1) * every + corpus.span_s
-        steady = max(0.0, (iterations * every - corpus.span_s) / seconds) if seconds else 0.0
+    pacing = pacing or ("pps" if load.axis == "pps" else "timestamps")
+    started = iterations * every
+    seconds = started if pacing == "pps" else started - every + corpus.span_s
+    steady = max(0.0, (started - corpus.span_s) / seconds) if seconds else 0.0
     return Schedule(
         load=load,
         first_iteration=first_iteration,
         iterations=iterations,
         every_s=every,
-        pacing="pps" if load.axis == "pps" else "timestamps",
+        pacing=pacing,
         packets=iterations * corpus.packets,
         bytes=iterations * corpus.bytes,
         flows=iterations * corpus.flows,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -27,7 +26,6 @@ class Progress:
     quiet: bool = False
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     _open: bool = False
-    _last: float = 0.0
 
     @property
     def terminal(self) -> bool:
@@ -44,7 +42,6 @@ class Progress:
         else:
             self.stream.write(text + "\n")
         self.stream.flush()
-        self._last = time.monotonic()
 
     def say(self, text: str) -> None:
         """A line that stays."""

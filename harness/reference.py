@@ -1,17 +1,18 @@
-"""The reference of a run: loaded or made, then rehearsed with fresh addresses at zero load."""
+"""The reference of a run: made anew, then rehearsed with fresh addresses at zero load."""
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from harness import label
 from harness.corpus import CorpusFiles
+from harness.detection import events
 from harness.errors import ConfigError
-from harness.events import event_key
-from harness.model import Corpus, DueEvent, Reference
+from harness.model import Alert, Corpus, DueEvent, Reference
 from harness.progress import Progress
 from lab.host import Host
 from lab.inventory import SensorSpec
@@ -81,19 +82,9 @@ def rehearse(
 
 def _by_iteration(due: tuple[DueEvent, ...], plan: AddressPlan) -> dict[int, set[DueEvent]]:
     """Events on mapped addresses, back on the corpus's own, per iteration."""
-    ends = invert_many(plan, [x for event in due for x in (event.a, event.b)])
+    raised = (Alert("", e.proto, e.a, e.a_port, e.b, e.b_port, e.signature_id, "") for e in due)
     found: dict[int, set[DueEvent]] = {}
-    for event, a, b in zip(due, ends[::2], ends[1::2], strict=True):
-        iterations = {end[0] for end in (a, b) if end is not None}
-        if len(iterations) != 1:
-            continue
-        original = event_key(
-            event.proto,
-            a[1] if a else event.a,
-            event.a_port,
-            b[1] if b else event.b,
-            event.b_port,
-            event.signature_id,
-        )
-        found.setdefault(iterations.pop(), set()).add(DueEvent(*original))
+    for event in events(raised, partial(invert_many, plan), 0, REHEARSED):
+        if event is not None:
+            found.setdefault(event[0], set()).add(DueEvent(*event[1]))
     return found

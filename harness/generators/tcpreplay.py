@@ -12,7 +12,7 @@ import re
 import shlex
 import signal
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -122,7 +122,8 @@ class TcpreplayGenerator:
                 f"{corpus.max_frame} bytes that could not be sent; raise the MTU on both ends or "
                 "capture without segmentation offload"
             )
-        self._env = ship_expander(self._host)
+        if self._expands:
+            self._env = ship_expander(self._host)
         self._capture = ship_capture(self._host, Path(corpus.path), corpus.digest)
         self._corpus = corpus
 
@@ -134,21 +135,15 @@ class TcpreplayGenerator:
         and never catches up: measured, 0.7 % too slow at 2,400 packets/s, 10 % at 43,000, and 8 %
         at 2,400 on a busy machine. Lost is the spacing of packets inside one cycle of Δ seconds.
         """
-        schedule = planning.plan(self.corpus, load, first_iteration)
-        if schedule.pacing == "pps":
-            return schedule
-        seconds = schedule.iterations * schedule.every_s
-        steady = max(0.0, 1.0 - self.corpus.span_s / seconds)
-        return replace(schedule, pacing="pps", seconds=seconds, steady_fraction=steady)
+        return planning.plan(self.corpus, load, first_iteration, pacing="pps")
 
     def _replay(self, schedule: Schedule, *more: str) -> list[str]:
         pin = ["taskset", "-c", self._spec.cpus] if self._spec.cpus else []
-        pace = [f"--pps={schedule.pps:.6f}"] if schedule.pacing == "pps" else ["--multiplier=1.0"]
         # libpcap reads standard input 4 KiB at a time, a fifth of tcpreplay's time per packet.
         return [
             *pin,
-            *["stdbuf", "-oL", "-i256K", "tcpreplay", "-i", self._spec.interface, *pace],
-            *["--stats=1", "--no-flow-stats", *more],
+            *["stdbuf", "-oL", "-i256K", "tcpreplay", "-i", self._spec.interface],
+            *[f"--pps={schedule.pps:.6f}", "--stats=1", "--no-flow-stats", *more],
         ]
 
     def _command(self, schedule: Schedule) -> list[str]:
