@@ -16,11 +16,11 @@ from harness.progress import Progress
 from pcap_tools.capture import link_name
 from pcap_tools.edits import ETHERNET
 from pcap_tools.errors import EmptyCapture, UnsupportedLink
-from pcap_tools.expand import ExpandOptions, Expansion, prepare
+from pcap_tools.expand import ExpandOptions, prepare
 from pcap_tools.plan import AddressPlan
 from pcap_tools.template import HEADER
 
-__all__ = ["CorpusFiles", "address_plan", "describe", "find_corpus", "prepare_corpus"]
+__all__ = ["CorpusFiles", "describe", "find_corpus", "prepare_corpus", "read_corpus"]
 
 CAPTURE, RAW, REFERENCE = "corpus.pcap", "raw.pcap", "reference.json"
 
@@ -65,13 +65,16 @@ def find_corpus(path: Path | None) -> CorpusFiles:
     return CorpusFiles(capture, raw if raw.is_file() and raw != capture else None)
 
 
-def _one_iteration(path: Path, home: tuple[str, ...], key: str, max_gap: float | None) -> Expansion:
-    return prepare([path], ExpandOptions(key=key, iterations=1, home=home, max_gap=max_gap))
-
-
 def describe(path: Path, home: tuple[str, ...], key: str, max_gap: float | None) -> Corpus:
     """Dimensions of one iteration of a capture, after gaps were capped. Raises PcapError."""
-    expansion = _one_iteration(path, home, key, max_gap)
+    return read_corpus(path, home, key, max_gap)[0]
+
+
+def read_corpus(
+    path: Path, home: tuple[str, ...], key: str, max_gap: float | None
+) -> tuple[Corpus, AddressPlan]:
+    """`describe`, and the address plan that the expander will follow for this capture and key."""
+    expansion = prepare([path], ExpandOptions(key=key, iterations=1, home=home, max_gap=max_gap))
     if expansion.template.link != ETHERNET:
         raise UnsupportedLink(
             f"{path}: {link_name(expansion.template.link)} cannot be sent on an Ethernet link; "
@@ -85,7 +88,7 @@ def describe(path: Path, home: tuple[str, ...], key: str, max_gap: float | None)
         )
     if dimensions.packets == 0 or dimensions.flows == 0:
         raise EmptyCapture(f"{path}: no flow in it to replay; see `probebench corpus inspect`")
-    return Corpus(
+    corpus = Corpus(
         path=str(path),
         digest=file_digest(path),
         packets=dimensions.packets,
@@ -98,11 +101,7 @@ def describe(path: Path, home: tuple[str, ...], key: str, max_gap: float | None)
         flow_seconds=dimensions.flow_seconds,
         max_frame=int(np.diff(expansion.template.start).max()) - HEADER,
     )
-
-
-def address_plan(path: Path, home: tuple[str, ...], key: str) -> AddressPlan:
-    """The address plan that the expander will follow for this capture and key."""
-    return _one_iteration(path, home, key, None).plan
+    return corpus, expansion.plan
 
 
 def prepare_corpus(raw: Path, capture: Path, progress: Progress) -> CorpusFiles:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.corpus import CorpusFiles, address_plan, describe
+from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
 from harness.model import Corpus, Reference
@@ -44,7 +44,6 @@ class Session:
     plan: AddressPlan
     run: RunDir
     info: RunInfo
-    hosts: dict[str, Host]
     inventory: Inventory
 
 
@@ -75,7 +74,8 @@ def open_session(
     if earlier is not None:
         key = earlier.seeds["permutation_key"]
     progress.say("corpus: dimensions of one iteration")
-    corpus = describe(files.capture, inventory.sensor.home, key, profile.corpus.max_gap)
+    home, max_gap = inventory.sensor.home, profile.corpus.max_gap
+    corpus, plan = read_corpus(files.capture, home, key, max_gap)
     if earlier is not None:
         _same(earlier, profile, inventory, corpus, run.path)
     with ExitStack() as stack:
@@ -100,7 +100,6 @@ def open_session(
         sensor.check()
         progress.say("corpus: to the generator host, by digest")
         generator.prepare(corpus)
-        plan = address_plan(files.capture, inventory.sensor.home, key)
         reference = reference_for(files, receive.host, inventory.sensor, progress)
         named = f"{sensor.name} {sensor.version}"
         if earlier is not None:
@@ -135,7 +134,7 @@ def open_session(
             settle_timeout=profile.settle_timeout,
             co_located=_boot_id(transmit.host) == _boot_id(receive.host),
         )
-        yield Session(rig, corpus, plan, run, info, hosts, inventory)
+        yield Session(rig, corpus, plan, run, info, inventory)
 
 
 def _boot_id(host: Host) -> str:
@@ -166,7 +165,8 @@ def _same(
     lab = inventory.model_dump(mode="json")
     for role in ("generator", "sensor"):
         was, now = dict(earlier.inventory.get(role, {})), dict(lab[role])
-        was.pop("rules", None), now.pop("rules", None)
+        for spec in (was, now):
+            spec.pop("rules", None)
         if was != now:
             keys = sorted(f"{role}.{k}" for k in {*was, *now} if was.get(k) != now.get(k))
             raise ConfigError(
