@@ -39,7 +39,8 @@ class FlowTable:
 
     `rows` (FLOW records) hold the trackers' knowledge, `state` indices into STATES, `missing` the
     bytes sent but never captured. `owner` (one a packet) is the flow's number, or NON_IP,
-    MALFORMED_PACKET, UNREADABLE (headers cut off by the snapshot length) or ORPHAN_FRAGMENT.
+    MALFORMED_PACKET, UNREADABLE (headers cut off by the snapshot length) or ORPHAN_FRAGMENT, and
+    `direction` (one a packet) is 0 from client to server (and without a flow), 1 from the server.
     `first_ns` and `last_ns` bound the capture; `frames` counts packets and bytes by owner code
     −4 … −1 and, last, of flows: shape (5, 2).
     """
@@ -48,6 +49,7 @@ class FlowTable:
     state: U8
     missing: I64
     owner: I32
+    direction: U8
     first_ns: int
     last_ns: int
     frames: I64
@@ -72,7 +74,7 @@ class FlowTable:
 
 
 class FlowTracker:
-    """Builds a FlowTable from batches; memory grows with flows, plus 4 bytes a packet."""
+    """Builds a FlowTable from batches; memory grows with flows, plus 5 bytes a packet."""
 
     def __init__(self, idle_s: float = IDLE_S) -> None:
         self._idle_ns = int(idle_s * 1e9)
@@ -84,6 +86,7 @@ class FlowTracker:
         self._pool = np.array([-1, 0], np.int32)
         self._fill = np.zeros(2, np.int64)
         self._owner = np.empty(1 << 14, np.int32)
+        self._direction = np.empty(1 << 14, np.uint8)
         self._packets = 0
         self._first_ns = np.iinfo(np.int64).max
         self._last_ns = np.iinfo(np.int64).min
@@ -94,7 +97,9 @@ class FlowTracker:
         count = len(batch)
         while len(self._owner) < self._packets + count:
             self._owner = np.concatenate([self._owner, np.empty_like(self._owner)])
+            self._direction = np.concatenate([self._direction, np.empty_like(self._direction)])
         owner = self._owner[self._packets : self._packets + count]
+        direction = self._direction[self._packets : self._packets + count]
         done = 0
         while True:
             done = track_rows(
@@ -111,6 +116,7 @@ class FlowTracker:
                 self._fill,
                 self._idle_ns,
                 owner,
+                direction,
             )
             if done == count:
                 break
@@ -125,12 +131,14 @@ class FlowTracker:
         used = int(self._fill[0])
         rows = self._flows[:used]
         owner = self._owner[: self._packets]
-        self._resolve_fragments(owner)
+        direction = self._direction[: self._packets]
+        self._resolve_fragments(owner, direction)
         state = np.empty(used, np.uint8)
         conn_states(rows, state)
         missing = np.empty(used, np.int64)
         missing_bytes(rows, self._holes, missing)
-        return FlowTable(rows, state, missing, owner, self._first_ns, self._last_ns, self._frames)
+        bounds = self._first_ns, self._last_ns
+        return FlowTable(rows, state, missing, owner, direction, *bounds, self._frames)
 
     def _count_frames(self, owner: I32, batch: Batch) -> None:
         # Column 4 takes flows, 0 … 3 the codes −4 … −1; fragments that wait are counted as flows
@@ -140,11 +148,13 @@ class FlowTracker:
         lengths = np.bincount(kind, weights=batch.wirelen, minlength=5)
         self._frames[:, 1] += lengths.astype(np.int64)
 
-    def _resolve_fragments(self, owner: I32) -> None:
+    def _resolve_fragments(self, owner: I32, direction: U8) -> None:
         waiting = np.flatnonzero(owner <= PENDING)
         if not len(waiting):
             return
-        flow = self._groups["flow"][PENDING - owner[waiting]]
+        group = self._groups[PENDING - owner[waiting]]
+        flow = group["flow"]
+        direction[waiting] = np.where(flow >= 0, group["direction"], 0)
         owner[waiting] = np.where(flow >= 0, flow, ORPHAN_FRAGMENT)
         orphans = self._groups[: self._fill[1]]
         orphans = orphans[orphans["flow"] < 0]

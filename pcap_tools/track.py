@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcap_tools.kernels import I32, I64, U64, kernel
+from pcap_tools.kernels import I32, I64, U8, U64, kernel
 from pcap_tools.packet import Row
 from pcap_tools.tcp import advance, starts_new_flow
 from pcap_tools.walk import U32, Word
@@ -255,8 +255,10 @@ def track_rows(
     fill: I64,
     idle_ns: int,
     owner: I32,
+    direction: U8,
 ) -> int:
-    """Account rows[start:]; owner[i] becomes packet i's flow, or a negative code.
+    """Account rows[start:]; owner[i] becomes packet i's flow, or a negative code, and direction[i]
+    0 (client to server, and packets without a flow) or 1 (server to client).
 
     Returns the first packet that was not done because a table is full, or len(rows). `fill` is
     (flows, fragment groups) in use.
@@ -269,6 +271,7 @@ def track_rows(
         if fill[0] >= room or fill[1] >= group_room or pool[1] + 4 >= len(holes):
             return i
         row = rows[i]
+        direction[i] = 0
         flags = np.int64(row.flags)
         time = time_ns[i]
         wire = np.int64(wirelen[i])
@@ -288,6 +291,8 @@ def track_rows(
             number = _find_group(groups, group_slots, fill, row, time)
             joined = _join_follower(groups[number], flows, row, wire, time)
             owner[i] = joined if joined >= 0 else _PENDING - number
+            if joined >= 0:
+                direction[i] = groups[number].direction
             if joined >= 0 and proto == _TCP:
                 # A fragment continues the segment whose first bytes were just seen.
                 flow = flows[joined]
@@ -332,6 +337,7 @@ def track_rows(
             group = _find_group(groups, group_slots, fill, row, time)
             _bind_group(groups[group], flow, number, end)
         owner[i] = number
+        direction[i] = end
     return len(rows)
 
 

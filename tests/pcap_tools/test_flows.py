@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -306,3 +307,20 @@ def test_tcp_in_a_fragment_still_counts(tmp_path: Path) -> None:
     table = table_of(tmp_path, talk.frames)
     assert states(table) == ["SF"]
     assert table.missing[0] == 0
+
+
+def test_each_packet_says_which_end_sent_it(tmp_path: Path) -> None:
+    table = table_of(tmp_path, Talk().open().talk(1).close().frames)
+    assert table.direction.tolist() == [0, 1, 0, 0, 1, 1, 0, 0, 1, 0]
+    sent = np.bincount(table.direction, minlength=2)
+    assert sent.tolist() == table.rows["packets"][0].tolist()
+
+
+def test_fragments_before_their_first_have_its_direction(tmp_path: Path) -> None:
+    talk = Talk().udp(0)
+    answer = IP(src=talk.server, dst=talk.client, id=9) / UDP(sport=80, dport=talk.sport)
+    for piece in reversed(fragment(answer / Raw(b"r" * 1200), 600)):
+        talk.add(bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:00") / piece))
+    table = table_of(tmp_path, talk.frames)
+    assert table.owner.tolist() == [0] * len(talk.frames)
+    assert table.direction.tolist() == [0] + [1] * (len(talk.frames) - 1)
