@@ -18,13 +18,18 @@ import numpy as np
 from pcap_tools.capture import Batch, Capture, open_capture
 from pcap_tools.connstate import STATES, conn_states
 from pcap_tools.decode import Decoder
-from pcap_tools.flowrow import FLOW, GROUP, HOLE, NON_IP, PENDING, FlowRows
-from pcap_tools.kernels import I32, I64, U8
+from pcap_tools.flowrow import FLOW, GROUP, HOLE, PENDING, FlowRows
+from pcap_tools.kernels import I32, I64, U8, U64
+from pcap_tools.memory import doubled, reserve
 from pcap_tools.packet import PacketRows
 from pcap_tools.tcp import missing_bytes
-from pcap_tools.track import rehash_flows, rehash_groups, track_rows
+from pcap_tools.track import count_frames, rehash_flows, rehash_groups, track_rows
 
 __all__ = ["IDLE_S", "ORPHAN_FRAGMENT", "FlowTable", "FlowTracker", "flow_table"]
+
+# Room to begin with, in rows: address space, not memory.
+_FLOWS = 1 << 21
+_PACKETS = 1 << 25
 
 IDLE_S = 60.0
 """Seconds of silence after which UDP, ICMP and other packets are another flow."""
@@ -78,26 +83,24 @@ class FlowTracker:
 
     def __init__(self, idle_s: float = IDLE_S) -> None:
         self._idle_ns = int(idle_s * 1e9)
-        self._flows = np.zeros(1 << 10, FLOW)
-        self._slots = np.zeros(1 << 12, np.uint64)
+        self._flows: FlowRows = reserve(_FLOWS, FLOW)
+        self._slots: U64 = reserve(1 << 16, np.uint64)
         self._groups = np.zeros(1 << 6, GROUP)
         self._group_slots = np.zeros(1 << 8, np.uint64)
         self._holes = np.zeros(1 << 8, HOLE)
         self._pool = np.array([-1, 0], np.int32)
         self._fill = np.zeros(2, np.int64)
-        self._owner = np.empty(1 << 14, np.int32)
-        self._direction = np.empty(1 << 14, np.uint8)
+        self._owner: I32 = reserve(_PACKETS, np.int32)
+        self._direction: U8 = reserve(_PACKETS, np.uint8)
         self._packets = 0
-        self._first_ns = np.iinfo(np.int64).max
-        self._last_ns = np.iinfo(np.int64).min
+        self._bounds = np.array([np.iinfo(np.int64).max, np.iinfo(np.int64).min])
         self._frames = np.zeros((5, 2), np.int64)
 
     def update(self, batch: Batch, rows: PacketRows) -> None:
         """Account a batch and its decoded rows."""
         count = len(batch)
         while len(self._owner) < self._packets + count:
-            self._owner = np.concatenate([self._owner, np.empty_like(self._owner)])
-            self._direction = np.concatenate([self._direction, np.empty_like(self._direction)])
+            self._owner, self._direction = doubled(self._owner), doubled(self._direction)
         owner = self._owner[self._packets : self._packets + count]
         direction = self._direction[self._packets : self._packets + count]
         done = 0
@@ -122,9 +125,7 @@ class FlowTracker:
                 break
             self._grow()
         self._packets += count
-        self._first_ns = min(self._first_ns, int(batch.time_ns.min()))
-        self._last_ns = max(self._last_ns, int(batch.time_ns.max()))
-        self._count_frames(owner, batch)
+        count_frames(owner, batch.wirelen, batch.time_ns, self._frames, self._bounds)
 
     def finish(self) -> FlowTable:
         """The table of everything accounted so far; the tracker is used up."""
@@ -137,16 +138,8 @@ class FlowTracker:
         conn_states(rows, state)
         missing = np.empty(used, np.int64)
         missing_bytes(rows, self._holes, missing)
-        bounds = self._first_ns, self._last_ns
+        bounds = int(self._bounds[0]), int(self._bounds[1])
         return FlowTable(rows, state, missing, owner, direction, *bounds, self._frames)
-
-    def _count_frames(self, owner: I32, batch: Batch) -> None:
-        # Column 4 takes flows, 0 … 3 the codes −4 … −1; fragments that wait are counted as flows
-        # and moved if nobody claims them.
-        kind = np.where((owner >= 0) | (owner <= PENDING), 4, owner + 4)
-        self._frames[:, 0] += np.bincount(kind, minlength=5)
-        lengths = np.bincount(kind, weights=batch.wirelen, minlength=5)
-        self._frames[:, 1] += lengths.astype(np.int64)
 
     def _resolve_fragments(self, owner: I32, direction: U8) -> None:
         waiting = np.flatnonzero(owner <= PENDING)
@@ -164,15 +157,16 @@ class FlowTracker:
 
     def _grow(self) -> None:
         if self._fill[0] >= min(len(self._flows), len(self._slots) // 2):
-            self._flows = _doubled(self._flows)
-            self._slots = np.zeros(4 * len(self._flows), np.uint64)
+            if self._fill[0] >= len(self._flows):
+                self._flows = doubled(self._flows)
+            self._slots = reserve(4 * len(self._slots), np.uint64)
             rehash_flows(self._flows, int(self._fill[0]), self._slots)
         if self._fill[1] >= min(len(self._groups), len(self._group_slots) // 2):
-            self._groups = _doubled(self._groups)
+            self._groups = doubled(self._groups)
             self._group_slots = np.zeros(4 * len(self._groups), np.uint64)
             rehash_groups(self._groups, int(self._fill[1]), self._group_slots)
         if self._pool[1] + 4 >= len(self._holes):
-            self._holes = _doubled(self._holes)
+            self._holes = doubled(self._holes)
 
 
 def flow_table(
@@ -187,12 +181,3 @@ def flow_table(
     for batch in paths.batches():
         tracker.update(batch, decode(batch))
     return tracker.finish()
-
-
-def _doubled(rows: FlowRows) -> FlowRows:
-    larger = np.zeros(2 * len(rows), rows.dtype)
-    larger[: len(rows)] = rows
-    return larger
-
-
-assert NON_IP == -1  # `_count_frames` relies on the codes −4 … −1

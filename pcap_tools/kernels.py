@@ -35,6 +35,7 @@ __all__ = [
     "load32",
     "load64",
     "load_u8",
+    "prefetch",
     "store16",
     "store32",
     "store64",
@@ -149,6 +150,27 @@ def _copier() -> Any:
 
     return copy
 
+
+def _prefetcher() -> Any:
+    @intrinsic
+    def prefetch(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+            function = builder.module.declare_intrinsic(
+                "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+            )
+            # For reading or writing (0), to be kept in all cache levels (3), as data (1).
+            hints = [ir.Constant(flag, number) for number in (0, 3, 1)]
+            builder.call(function, [builder.inttoptr(args[0], byte), *hints])
+            return context.get_dummy_value()
+
+        return types.void(types.int64), generate
+
+    return prefetch
+
+
+prefetch = _prefetcher()
+"""Begin to fetch the cache line of an address, which need not be mapped."""
 
 copy_bytes = _copier()
 """memcpy(3) between two addresses (target, source, size); the areas do not overlap."""
