@@ -19,6 +19,8 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
 __all__ = [
@@ -64,12 +66,30 @@ def inlined(function: _F) -> _F:
     return _compiled(function, inline="always")
 
 
+class _Cache(FunctionCache):  # type: ignore[misc] # numba has no types
+    """A cache of compiled kernels that loads what it has without preparing to compile.
+
+    numba readies its whole compiler before it looks into the cache: 0.4 s of every command. What
+    machine code needs is the runtime alone; the rest waits for the first kernel that is missing.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            found = self._load_overload(sig, target_context)
+            if found is not None:
+                return found
+        target_context.refresh()
+        return None
+
+
 def _compiled(function: _F, **options: Any) -> _F:
+    compiled = numba.njit(nogil=True, **options)(function)
     try:
-        return cast(_F, numba.njit(cache=True, nogil=True, **options)(function))
+        compiled._cache = _Cache(function)
     except RuntimeError:
-        # No place for the cache: a user without a home, an installation that is read-only.
-        return cast(_F, numba.njit(nogil=True, **options)(function))
+        pass  # no place for the cache: a user without a home, an installation that is read-only
+    return cast(_F, compiled)
 
 
 @kernel
