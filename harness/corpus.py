@@ -108,7 +108,7 @@ def prepare_corpus(raw: Path, capture: Path, progress: Progress) -> CorpusFiles:
     """Clean `raw` into `capture` with the default policy and say what was dropped and why."""
     from pcap_tools.clean import clean
 
-    report = clean([raw], capture)
+    report = clean([raw], capture, sha256=True)
     for line in report.lines():
         progress.say(f"    {line}")
     return CorpusFiles(capture, raw)

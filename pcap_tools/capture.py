@@ -111,14 +111,14 @@ class Capture:
         """Bytes of truncated tails, in all files, after `batches` has ended."""
         return sum(file.ignored_bytes for file in self._files)
 
-    def batches(self) -> Iterator[Batch]:
-        """All packets from the beginning, in batches of views that the next batch overwrites.
+    def batches(self, keep: int = 1) -> Iterator[Batch]:
+        """All packets from the beginning, in batches of views: the last `keep` of them are valid.
 
         Several files that overlap in time are merged by time. Raises CaptureError at a corrupt
         record and EmptyCapture when there is no packet at all.
         """
         self.packets = self.bytes = 0
-        for columns in _merged(self._files):
+        for columns in _merged(self._files, keep):
             batch = Batch(*columns, self.link, self.packets)
             self.packets += len(batch)
             self.bytes += int(batch.caplen.sum(dtype=np.int64))
@@ -204,17 +204,17 @@ def _open(path: Path | str) -> tuple[IO[bytes], str]:
     return stream, str(path)
 
 
-def _merged(files: Sequence[Savefile]) -> Iterator[Columns]:
+def _merged(files: Sequence[Savefile], keep: int) -> Iterator[Columns]:
     """Columns of all files in time order across files (the order inside a file is kept).
 
     Emits the file with the earliest next packet up to the point where another file's next packet
     is due, so files that follow each other cost nothing.
     """
     if len(files) == 1:
-        yield from files[0].columns()
+        yield from files[0].columns(keep)
         return
     # Heads: the rest of each file's current columns.
-    walks = [file.columns() for file in files]
+    walks = [file.columns(keep) for file in files]
     heads: dict[int, Columns] = {}
     waiting = list(range(len(files)))
     while heads or waiting:

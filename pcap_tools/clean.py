@@ -10,18 +10,26 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pcap_tools.ahead import KEEP, ahead
 from pcap_tools.capture import Capture, link_name, open_capture
-from pcap_tools.decode import Decoder
 from pcap_tools.errors import EmptyCapture
-from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable, FlowTracker
-from pcap_tools.kernels import I32
+from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable, FlowTracker, decoded
+from pcap_tools.kernels import I32, I64
 from pcap_tools.policy import RULES, Policy, judge, packet_rules
-from pcap_tools.table import COLUMNS, flow_columns, write_atomically
+from pcap_tools.table import (
+    COLUMNS,
+    JSON_BEFORE,
+    JSON_END,
+    flow_columns,
+    typed_columns,
+    write_atomically,
+)
+from pcap_tools.text import format_rows
 from pcap_tools.write import PcapWriter, refuse_inputs
 
 __all__ = ["CleanReport", "Forecast", "Tally", "clean", "forecast", "read_table"]
@@ -56,10 +64,10 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class CleanReport:
-    """What was cleaned, kept and dropped; `dropped_flows` has a row (COLUMNS) a dropped flow.
+    """What was cleaned, kept and dropped; `table` are all flows of the input.
 
-    `sha256` is the output's. `ignored_bytes` are those of a truncated tail of the input. Times are
-    ns since the epoch, of the first and the last packet of the input.
+    `sha256` is the output's, or "" when it was not asked for. `ignored_bytes` are those of a
+    truncated tail of the input. Times are ns since the epoch, of the input's first and last packet.
     """
 
     inputs: tuple[str, ...]
@@ -73,7 +81,16 @@ class CleanReport:
     last_ns: int
     policy: Policy
     result: Forecast
-    dropped_flows: tuple[dict[str, Any], ...]
+    table: FlowTable
+
+    @property
+    def dropped_flows(self) -> list[dict[str, Any]]:
+        """A row (COLUMNS) for each dropped flow."""
+        columns = flow_columns(self.table, self.policy, self._dropped())
+        return [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _dropped(self) -> I64:
+        return np.flatnonzero(judge(self.table, self.policy)[1])
 
     def lines(self) -> list[str]:
         """What happened, for people: one line for what was kept and one a reason."""
@@ -85,13 +102,32 @@ class CleanReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report's JSON form, as written to OUT.clean.json."""
+        return {**self._head(), "dropped_flows": self.dropped_flows}
+
+    def write(self, stream: IO[bytes]) -> None:
+        """Write the JSON form, a dropped flow a line."""
+        head = json.dumps(self._head(), indent=1).removesuffix("\n}")
+        stream.write(f'{head},\n "dropped_flows": ['.encode())
+        dropped = self._dropped()
+        if len(dropped):
+            # What ends one row begins the next, but for the last.
+            columns = typed_columns(self.table, self.policy, dropped, JSON_BEFORE)
+            stream.write(b"\n  ")
+            last = b""
+            for piece in format_rows(columns, JSON_END + b",\n  "):
+                stream.write(last)
+                last = bytes(piece)
+            stream.write(last[: -len(b",\n  ")] + b"\n ")
+        stream.write(b"]\n}\n")
+
+    def _head(self) -> dict[str, Any]:
         result = self.result
         return {
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "inputs": list(self.inputs),
             "output": self.output,
-            "sha256": self.sha256,
+            "sha256": self.sha256 or None,
             "capture": {
                 "format": self.format,
                 "link": self.link,
@@ -109,7 +145,6 @@ class CleanReport:
             "kept": tally_json(result.kept),
             "dropped": {name: tally_json(tally) for name, tally in result.dropped.items()},
             "rules": {name: RULES[name] for name in result.dropped},
-            "dropped_flows": list(self.dropped_flows),
         }
 
 
@@ -119,6 +154,7 @@ def clean(
     policy: Policy | None = None,
     *,
     report: Path | str | None = None,
+    sha256: bool = False,
     progress: Progress | None = None,
 ) -> CleanReport:
     """Write the flows of `paths` that `policy` keeps to `output`, a pcap file, and the report.
@@ -138,9 +174,8 @@ def clean(
                 f"{_names(capture)}: nothing is left of {result.all.packets:,} packets "
                 f"(dropped: {reasons}); keep more with --keep, or record a longer capture"
             )
-        digest = _copy(capture, output, kept_owners(table, policy), table.owner, progress)
-        _, reason = judge(table, policy)
-        columns = flow_columns(table, policy, np.flatnonzero(reason))
+        kept = kept_owners(table, policy)
+        digest = _copy(capture, output, kept, table.owner, sha256, progress)
         done = CleanReport(
             inputs=tuple(str(path) for path in capture.paths),
             output=str(output),
@@ -153,21 +188,18 @@ def clean(
             last_ns=table.last_ns,
             policy=policy,
             result=result,
-            dropped_flows=tuple(
-                dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns.values(), strict=True)
-            ),
+            table=table,
         )
-    text = _report_text(done)
     beside = output.with_name(output.name + ".clean.json") if report is None else Path(report)
-    write_atomically(beside, lambda stream: stream.write(text))
+    write_atomically(beside, done.write)
     return done
 
 
 def read_table(capture: Capture, idle_s: float, progress: Progress | None = None) -> FlowTable:
     """The flow table of an open capture, telling `progress` how far it is."""
-    decode, tracker = Decoder(), FlowTracker(idle_s)
-    for batch in capture.batches():
-        tracker.update(batch, decode(batch))
+    tracker = FlowTracker(idle_s)
+    for batch, rows in decoded(capture):
+        tracker.update(batch, rows)
         if progress is not None:
             progress("reading flows", capture.bytes + 16 * capture.packets, capture.size)
     return tracker.finish()
@@ -209,20 +241,12 @@ def tally_json(tally: Tally) -> dict[str, int]:
     return {"flows": tally.flows, "packets": tally.packets, "bytes": tally.bytes}
 
 
-def _report_text(report: CleanReport) -> bytes:
-    """The report, a dropped flow a line: indented throughout it would cost 60 µs a flow."""
-    head = report.as_json()
-    rows = ",\n  ".join(json.dumps(row) for row in head.pop("dropped_flows"))
-    listed = f"[\n  {rows}\n ]" if rows else "[]"
-    opened = json.dumps(head, indent=1).removesuffix("\n}")
-    return f'{opened},\n "dropped_flows": {listed}\n}}\n'.encode()
-
-
 def _copy(
     capture: Capture,
     output: Path,
     kept: npt.NDArray[np.bool_],
     owner: I32,
+    sha256: bool,
     progress: Progress | None,
 ) -> str:
     with PcapWriter(
@@ -230,9 +254,9 @@ def _copy(
         capture.link,
         nanoseconds=capture.nanoseconds,
         snaplen=capture.snaplen,
-        digest=True,
+        digest=sha256,
     ) as writer:
-        for batch in capture.batches():
+        for batch in ahead(capture.batches(KEEP)):
             owners = owner[batch.first : batch.first + len(batch)]
             writer.write(batch, kept[owners - ORPHAN_FRAGMENT])
             if progress is not None:

@@ -9,12 +9,14 @@ pcap_tools.track.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pcap_tools.ahead import KEEP, ahead
 from pcap_tools.capture import Batch, Capture, open_capture
 from pcap_tools.connstate import STATES, conn_states
 from pcap_tools.decode import Decoder
@@ -25,7 +27,7 @@ from pcap_tools.packet import PacketRows
 from pcap_tools.tcp import missing_bytes
 from pcap_tools.track import count_frames, rehash_flows, rehash_groups, track_rows
 
-__all__ = ["IDLE_S", "ORPHAN_FRAGMENT", "FlowTable", "FlowTracker", "flow_table"]
+__all__ = ["IDLE_S", "ORPHAN_FRAGMENT", "FlowTable", "FlowTracker", "decoded", "flow_table"]
 
 # Room to begin with, in rows: address space, not memory.
 _FLOWS = 1 << 21
@@ -176,8 +178,18 @@ def flow_table(
     if not isinstance(paths, Capture):
         with open_capture(paths) as capture:
             return flow_table(capture, idle_s)
-    decode = Decoder()
     tracker = FlowTracker(idle_s)
-    for batch in paths.batches():
-        tracker.update(batch, decode(batch))
+    for batch, rows in decoded(paths):
+        tracker.update(batch, rows)
     return tracker.finish()
+
+
+def decoded(capture: Capture) -> Iterator[tuple[Batch, PacketRows]]:
+    """Every batch with its decoded rows, both read ahead by a thread of its own."""
+    return ahead(_decoded(capture))
+
+
+def _decoded(capture: Capture) -> Iterator[tuple[Batch, PacketRows]]:
+    decoders = itertools.cycle([Decoder() for _ in range(KEEP)])
+    for batch, decode in zip(capture.batches(KEEP), decoders, strict=False):
+        yield batch, decode(batch)

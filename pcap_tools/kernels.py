@@ -10,6 +10,7 @@ Words are read in the machine's byte order. The internet checksum does not depen
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -20,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
-from numba.core.runtime import rtsys
+from numba.core.runtime import rtsys  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 __all__ = [
@@ -66,7 +67,7 @@ def inlined(function: _F) -> _F:
     return _compiled(function, inline="always")
 
 
-class _Cache(FunctionCache):  # type: ignore[misc] # numba has no types
+class _Cache(FunctionCache):
     """A cache of compiled kernels that loads what it has without preparing to compile.
 
     numba readies its whole compiler before it looks into the cache: 0.4 s of every command. What
@@ -76,7 +77,7 @@ class _Cache(FunctionCache):  # type: ignore[misc] # numba has no types
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         rtsys.initialize(target_context)
         with self._guard_against_spurious_io_errors():
-            found = self._load_overload(sig, target_context)
+            found = self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
             if found is not None:
                 return found
         target_context.refresh()
@@ -85,10 +86,9 @@ class _Cache(FunctionCache):  # type: ignore[misc] # numba has no types
 
 def _compiled(function: _F, **options: Any) -> _F:
     compiled = numba.njit(nogil=True, **options)(function)
-    try:
-        compiled._cache = _Cache(function)
-    except RuntimeError:
-        pass  # no place for the cache: a user without a home, an installation that is read-only
+    # Without a place for it (a user without a home, a read-only installation) there is no cache.
+    with contextlib.suppress(RuntimeError):
+        compiled._cache = _Cache(function)  # type: ignore[no-untyped-call]
     return cast(_F, compiled)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import deque
 from collections.abc import Generator
 from typing import IO, NamedTuple, Protocol
 
@@ -72,7 +73,7 @@ class Savefile(Protocol):
     first_ns: int
     ignored_bytes: int
 
-    def columns(self) -> Generator[Columns, None, None]: ...
+    def columns(self, keep: int = 1) -> Generator[Columns, None, None]: ...
 
     def close(self) -> None: ...
 
@@ -138,10 +139,11 @@ class _Base:
         self._time = np.empty(rows, np.int64)
         return np.empty(size, np.uint8)
 
-    def columns(self) -> Generator[Columns, None, None]:
-        """The file's packets from the beginning."""
+    def columns(self, keep: int = 1) -> Generator[Columns, None, None]:
+        """The file's packets from the beginning; the last `keep` columns yielded stay valid."""
         self.ignored_bytes = 0
         data = self._allocate(self._buffer_size)
+        spare: deque[Columns] = deque()
         fd, at, have, ended = self._stream.fileno(), self._start, 0, False
         while True:
             if not ended:
@@ -150,24 +152,32 @@ class _Base:
                 have += got
             rows, used, status = self._walk(data, have, at)
             if rows:
-                yield Columns(
-                    data,
-                    self._offset[:rows],
-                    self._caplen[:rows],
-                    self._wirelen[:rows],
-                    self._time[:rows],
-                )
+                whole = Columns(data, self._offset, self._caplen, self._wirelen, self._time)
+                yield whole.part(0, rows)
             if status > CONTROL:
                 self._fail(status, data, used, have, at + used)
                 return
             at += used
             have -= used
-            data[:have] = data[used : used + have]
+            rest = data[used : used + have]
+            if rows and keep > 1:
+                spare.append(whole)
+                data = self._another(spare, keep)
+            data[:have] = rest
             if status == MORE and ended and not rows:
                 self.ignored_bytes = have
                 return
             if not used and have == len(data):
                 data = self._grow(data, have, at)
+
+    def _another(self, spare: deque[Columns], keep: int) -> U8:
+        """Columns to fill next: the oldest of those that were yielded, or new ones."""
+        size = len(spare[-1].data)
+        oldest = spare.popleft() if len(spare) >= keep else None
+        if oldest is None or len(oldest.data) != size:
+            return self._allocate(size)
+        data, self._offset, self._caplen, self._wirelen, self._time = oldest
+        return data
 
     def _read(self, fd: int, data: U8, have: int, offset: int) -> int:
         try:
@@ -272,9 +282,9 @@ class _Pcapng(_Base):
         self._interfaces = np.zeros((0, 4), np.int64)
         self._state = np.array([-1, 0], np.int64)  # link type so far, time of the last packet
 
-    def columns(self) -> Generator[Columns, None, None]:
+    def columns(self, keep: int = 1) -> Generator[Columns, None, None]:
         self._reset()
-        return super().columns()
+        return super().columns(keep)
 
     def _walk(self, data: U8, have: int, at: int) -> tuple[int, int, int]:
         rows, used, status = walk_pcapng(

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import struct
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,8 @@ from pcap_tools.walk import MAX_PACKET, U32, Word
 
 __all__ = ["PcapWriter", "refuse_inputs"]
 
-_BUFFER = 1 << 22  # with less, handing buffers to the hashing thread costs more than hashing
+_BUFFER = 1 << 20  # with less, handing buffers to the writing thread costs more than it brings
+_BUFFERS = 4  # one is filled, one is written, the others even out
 _ALL = np.ones(0, np.bool_)
 
 
@@ -50,10 +52,10 @@ class PcapWriter:
         self._nanoseconds = nanoseconds
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._hash = hashlib.sha256() if digest else None
-        self._pool = ThreadPoolExecutor(1) if digest else None
-        self._hashing: Future[None] | None = None
-        # Two buffers: one is hashed while the next is filled.
-        self._buffers = [np.empty(_BUFFER, np.uint8), np.empty(_BUFFER, np.uint8)]
+        # A thread writes (and hashes) while the next buffer is filled; small files need none.
+        self._pool: ThreadPoolExecutor | None = None
+        self._writing: deque[tuple[U8, Future[None]]] = deque()
+        self._buffer = np.empty(_BUFFER, np.uint8)
         self._fill = 0
         try:
             self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -75,20 +77,20 @@ class PcapWriter:
                 _ALL if keep is None else keep,
                 start,
                 self._nanoseconds,
-                self._buffers[0],
+                self._buffer,
                 self._fill,
             )
             self.packets += packets
             self.bytes += octets
             if start < len(batch):
-                self._flush()
+                self._hand_over()
 
     def close(self) -> None:
         """Write what is left and give the file its name."""
         try:
-            self._flush()
-            if self._hashing is not None:
-                self._hashing.result()
+            while self._writing:
+                self._writing.popleft()[1].result()
+            self._put(self._buffer[: self._fill])
             if self._hash is not None:
                 self.digest = self._hash.hexdigest()
             os.close(self._fd)
@@ -106,7 +108,7 @@ class PcapWriter:
     def abandon(self) -> None:
         """Remove the unfinished file."""
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -128,25 +130,31 @@ class PcapWriter:
             self.abandon()
 
     def _append(self, octets: bytes) -> None:
-        self._buffers[0][self._fill : self._fill + len(octets)] = np.frombuffer(octets, np.uint8)
+        self._buffer[self._fill : self._fill + len(octets)] = np.frombuffer(octets, np.uint8)
         self._fill += len(octets)
 
-    def _flush(self) -> None:
-        if not self._fill:
-            return
-        chunk = self._buffers[0][: self._fill].data
-        if self._hashing is not None:
-            self._hashing.result()
-        if self._pool is not None and self._hash is not None:
-            self._hashing = self._pool.submit(self._hash.update, chunk)
-        at = 0
+    def _hand_over(self) -> None:
+        """Have the full buffer written, and go on in another."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "writer")
+        job = self._pool.submit(self._put, self._buffer[: self._fill])
+        self._writing.append((self._buffer, job))
+        if len(self._writing) < _BUFFERS:
+            self._buffer = np.empty(_BUFFER, np.uint8)
+        else:
+            self._buffer, written = self._writing.popleft()
+            written.result()
+        self._fill = 0
+
+    def _put(self, octets: U8) -> None:
+        if self._hash is not None:
+            self._hash.update(octets.data)
+        rest = octets.data
         try:
-            while at < len(chunk):
-                at += os.write(self._fd, chunk[at:])
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
-        self._buffers.reverse()
-        self._fill = 0
 
 
 def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:

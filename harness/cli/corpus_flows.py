@@ -130,6 +130,9 @@ def clean(
     drop: Drop = None,
     edge: Edge = 1.0,
     idle: Idle = 60.0,
+    sha256: Annotated[
+        bool, typer.Option("--sha256", help="Put the output's SHA-256 into the report.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Strip half-flows."""
@@ -139,13 +142,14 @@ def clean(
     policy = _policy(keep, drop, edge, idle)
     check_outputs([output, report or _beside(output, "clean")], inputs)
     with _progress() as progress:
-        done = strip(inputs, output, policy, report=report, progress=progress)
+        done = strip(inputs, output, policy, report=report, sha256=sha256, progress=progress)
     if as_json:
         print(json.dumps(done.as_json(), indent=1))
         return
     _print_forecast(done.result, "dropped")
     print(f"{done.output}: {done.result.kept}")
-    print(f"sha256 {done.sha256}")
+    if done.sha256:
+        print(f"sha256 {done.sha256}")
     _print_ignored(done.ignored_bytes)
 
 
