@@ -30,7 +30,8 @@ def test_never_further_ahead_than_promised() -> None:
 
     def source() -> Iterator[int]:
         nonlocal made
-        for made in range(1, 100):
+        while made < 100:
+            made += 1
             yield made
 
     for item in ahead(source()):
