@@ -6,15 +6,12 @@ iteration i is number i × count + r of the class's pool under the keyed permuta
 Numbers of different iterations never coincide, so no address returns before the pool is used up,
 and the two ends of a flow move independently of each other.
 
-The plan's JSON form is all that is needed to map any address back to (iteration, original).
+The plan's JSON form (`planfile`) is all that is needed to map any address back to (iteration,
+original).
 """
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import os
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,25 +19,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from pcap_tools.errors import OutputError, PlanError, PoolExhausted
-from pcap_tools.kernels import I64, U64
-from pcap_tools.permute import NAME, Permutation
-from pcap_tools.pools import (
-    DEFAULT_HOME,
-    Address,
-    Pool,
-    Version,
-    external_pool,
-    home_pool,
-    is_kept,
-    parse_networks,
-)
+from pcap_tools.addresses import Addresses, none_of, parse_address, sorted_addresses, text_of
+from pcap_tools.errors import PlanError, PoolExhausted
+from pcap_tools.kernels import I64, U8, U64
+from pcap_tools.permute import Permutation
+from pcap_tools.pools import DEFAULT_HOME, Address, Pool, Version, kept_networks
+from pcap_tools.space import Space, within
 
-__all__ = ["CLASSES", "AddressClass", "AddressPlan", "invert_many", "make_plan"]
+__all__ = ["CLASSES", "AddressClass", "AddressPlan", "invert_many", "make_plan", "plan_of"]
 
-FORMAT = "probebench-address-plan"
-FORMAT_VERSION = 1
 _UNMAPPED = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 ClassName = Literal["home4", "external4", "home6", "external6"]
@@ -51,18 +40,18 @@ CLASSES: tuple[ClassName, ...] = ("home4", "external4", "home6", "external6")
 class AddressClass:
     """One class of the corpus's addresses: who they are, where their stand-ins come from.
 
-    `addresses` are the originals in rank order.
+    `originals` are in rank order.
     """
 
     name: ClassName
     pool: Pool
-    addresses: tuple[str, ...]
+    originals: Addresses
     key: str
 
     @property
     def count(self) -> int:
         """Addresses of the class in the corpus."""
-        return len(self.addresses)
+        return len(self.originals)
 
     @cached_property
     def permutation(self) -> Permutation:
@@ -74,34 +63,73 @@ class AddressClass:
         """Iterations before an address returns; None (without limit) for an empty class."""
         return self.pool.size // self.count if self.count else None
 
+    def stand_ins(self, iteration: int, ranks: I64) -> tuple[U64, U64]:
+        """Addresses (high, low) of many ranks in one iteration, which has to be in `capacity`."""
+        numbers = ranks.astype(np.uint64) + np.uint64(iteration * self.count)
+        return self.pool.addresses(self.permutation.images(numbers))
+
+    def origins(self, high: U64, low: U64) -> tuple[I64, I64, I64]:
+        """Those of many addresses that the class hands out: rows, their iterations and ranks."""
+        if not self.count:
+            nothing = np.zeros(0, np.int64)
+            return nothing, nothing, nothing
+        indices = self.pool.indices(high, low)
+        rows = np.flatnonzero(indices != _UNMAPPED)
+        numbers = self.permutation.values(indices[rows])
+        iterations = numbers // np.uint64(self.count)
+        whole = iterations < np.uint64(self.capacity or 0)  # the pool's remainder is never used
+        ranks = (numbers[whole] % np.uint64(self.count)).astype(np.int64)
+        return rows[whole], iterations[whole].astype(np.int64), ranks
+
 
 @dataclass(frozen=True)
 class AddressPlan:
     """Key, networks and the corpus's ranked addresses.
 
-    `originals` gives each class's addresses in rank order; `kept` lists those that no iteration
-    changes (multicast, broadcast, link-local, …). `run` holds what was made with the plan
+    `ranked` holds the addresses of each class of CLASSES, `stay` those of IPv4 and of IPv6 that no
+    iteration changes (multicast, broadcast, link-local, …). `run` holds what was made with the plan
     (iterations, spacing, totals); it has no part in the mapping.
     """
 
     key: str
-    home: tuple[str, ...]
-    originals: Mapping[str, tuple[str, ...]]
-    kept: tuple[str, ...] = ()
+    space: Space
+    ranked: Mapping[ClassName, Addresses]
+    stay: tuple[Addresses, Addresses]
     run: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def home(self) -> tuple[str, ...]:
+        """The home networks."""
+        return self.space.home
+
+    @property
+    def originals(self) -> dict[ClassName, tuple[str, ...]]:
+        """The addresses of each class by rank, as texts."""
+        return {name: self.ranked[name].texts for name in CLASSES}
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The addresses that stay, as texts."""
+        return self.stay[0].texts + self.stay[1].texts
 
     @cached_property
     def classes(self) -> tuple[AddressClass, ...]:
         """The four classes, in the order of `CLASSES`."""
-        home = parse_networks(self.home)
-        classes = []
-        for name in CLASSES:
-            version: Version = 4 if name.endswith("4") else 6
-            pool = home_pool if name.startswith("home") else external_pool
-            classes.append(
-                AddressClass(name, pool(version, home), self.originals.get(name, ()), self.key)
+        return tuple(
+            AddressClass(
+                name,
+                self.space.pool(name[:-1], 4 if name.endswith("4") else 6),
+                self.ranked[name],
+                self.key,
             )
-        return tuple(classes)
+            for name in CLASSES
+        )
+
+    def by_version(self, version: Version) -> tuple[Addresses, Addresses, Addresses]:
+        """Home, external and staying addresses of one IP version: the order of its slots."""
+        if version == 4:
+            return self.ranked["home4"], self.ranked["external4"], self.stay[0]
+        return self.ranked["home6"], self.ranked["external6"], self.stay[1]
 
     @property
     def capacity(self) -> int:
@@ -136,75 +164,66 @@ class AddressPlan:
         self.require(iteration, 1)
         mapping = {address: address for address in self.kept}
         for group in self.classes:
-            if not group.count:
-                continue
-            numbers = np.arange(group.count, dtype=np.uint64) + np.uint64(iteration * group.count)
-            high, low = group.pool.addresses(group.permutation.images(numbers))
-            texts = (_text(group.pool.version, h, lo) for h, lo in zip(high, low, strict=True))
-            mapping.update(zip(group.addresses, texts, strict=True))
+            high, low = group.stand_ins(iteration, np.arange(group.count))
+            version = group.pool.version
+            texts = (text_of(version, h, lo) for h, lo in zip(high, low, strict=True))
+            mapping.update(zip(group.originals.texts, texts, strict=True))
         return mapping
-
-    def as_json(self) -> dict[str, Any]:
-        """The plan's JSON form."""
-        return {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "permutation": NAME,
-            "key": self.key,
-            "home": list(self.home),
-            "originals": {name: list(self.originals.get(name, ())) for name in CLASSES},
-            "kept": list(self.kept),
-            "pools": {group.name: group.pool.size for group in self.classes},
-            "capacity": self.capacity,
-            "run": dict(self.run),
-        }
 
     def save(self, path: Path) -> None:
         """Write the plan, whole or not at all. Raises OutputError."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps(self.as_json(), indent=1) + "\n")
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise OutputError(f"{path}: {error.strerror}") from None
+        from pcap_tools.planfile import save
+
+        save(self, path)
 
     @classmethod
     def load(cls, path: Path) -> AddressPlan:
         """Read a plan. Raises PlanError naming the file and the key that is wrong."""
-        try:
-            value = json.loads(path.read_text())
-        except OSError as error:
-            raise PlanError(f"{path}: {error.strerror}") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise PlanError(f"{path}: not JSON: {error}; give an OUT.plan.json") from None
-        return cls.from_json(value, str(path))
+        from pcap_tools.planfile import load
 
-    @classmethod
-    def from_json(cls, value: Any, where: str = "plan") -> AddressPlan:
-        """Plan from its JSON form; `where` names the source in errors."""
-        if not isinstance(value, dict) or value.get("format") != FORMAT:
-            raise PlanError(f'{where}: not an address plan ("format" is not "{FORMAT}")')
-        for name, expected in (("version", FORMAT_VERSION), ("permutation", NAME)):
-            if value.get(name) != expected:
-                raise PlanError(
-                    f'{where}: "{name}" is {value.get(name)!r}, this program reads {expected!r}; '
-                    "use the program version that wrote the plan"
-                )
-        try:
-            plan = cls(
-                key=str(value["key"]),
-                home=tuple(value["home"]),
-                originals={k: tuple(v) for k, v in value["originals"].items()},
-                kept=tuple(value["kept"]),
-                run=dict(value.get("run", {})),
-            )
-        except KeyError as error:
-            raise PlanError(f"{where}: key {error} is missing") from None
-        except (TypeError, ValueError, AttributeError) as error:
-            raise PlanError(f"{where}: malformed plan: {error}") from None
-        parse_networks(plan.home, f'{where}: "home"')
-        return plan
+        return load(path)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan's JSON form."""
+        from pcap_tools.planfile import as_json
+
+        return as_json(self)
+
+
+def plan_of(
+    key: str,
+    version: U8,
+    high: U64,
+    low: U64,
+    space: Space,
+    keep: npt.NDArray[np.bool_] | None = None,
+) -> AddressPlan:
+    """The plan for a corpus with these addresses (columns, any order, repeats allowed).
+
+    `version` is 4 or 6 for each, and `high` 0 for IPv4. `keep` marks addresses that stay besides
+    multicast, link-local and so on: directed broadcasts. An address marked once stays everywhere.
+    """
+    ranked: dict[ClassName, Addresses] = {}
+    stay = []
+    for number, (home, external) in ((4, CLASSES[:2]), (6, CLASSES[2:])):
+        of: Version = 4 if number == 4 else 6
+        rows = version == number
+        everyone = sorted_addresses(of, high[rows], low[rows])
+        stays = within(kept_networks(), of, everyone.high, everyone.low)
+        if keep is not None and (marked := rows & keep.astype(np.bool_)).any():
+            ranks = everyone.ranks(high[marked], low[marked])
+            stays[ranks] = True
+        inside = space.is_home(of, everyone.high, everyone.low)
+        ranked[home] = _those(everyone, inside & ~stays)
+        ranked[external] = _those(everyone, ~inside & ~stays)
+        stay.append(_those(everyone, stays))
+    return AddressPlan(key=key, space=space, ranked=ranked, stay=(stay[0], stay[1]))
+
+
+def _those(addresses: Addresses, wanted: npt.NDArray[np.bool_]) -> Addresses:
+    if not wanted.any():
+        return none_of(addresses.version)
+    return Addresses(addresses.version, addresses.high[wanted], addresses.low[wanted])
 
 
 def make_plan(
@@ -218,38 +237,16 @@ def make_plan(
     `keep` names addresses that stay besides those of `is_kept`: directed broadcasts.
     """
     stay = set(keep)
-    networks = parse_networks(home)
-    originals: dict[str, list[str]] = {name: [] for name in CLASSES}
-    kept: list[str] = []
-    for address in sorted(set(addresses), key=lambda a: (a.version, int(a))):
-        if address in stay or is_kept(address):
-            kept.append(str(address))
-            continue
-        inside = any(address in n for n in networks if n.version == address.version)
-        originals[f"{'home' if inside else 'external'}{address.version}"].append(str(address))
-    return AddressPlan(
-        key=key,
-        home=tuple(str(n) for n in networks),
-        originals={name: tuple(texts) for name, texts in originals.items()},
-        kept=tuple(kept),
+    everyone = list(set(addresses))
+    numbers = [int(address) for address in everyone]
+    return plan_of(
+        key,
+        np.array([address.version for address in everyone], np.uint8),
+        np.array([number >> 64 for number in numbers], np.uint64),
+        np.array([number & (1 << 64) - 1 for number in numbers], np.uint64),
+        Space(home=tuple(home)),
+        np.array([address in stay for address in everyone], np.bool_),
     )
-
-
-def _text(version: int, high: np.uint64, low: np.uint64) -> str:
-    if version == 4:
-        return socket.inet_ntoa(int(low).to_bytes(4, "big"))
-    return str(ipaddress.IPv6Address(int(high) << 64 | int(low)))
-
-
-def _parse(text: str) -> tuple[int, int, int] | None:
-    """(version, high, low) of an address text; None when it is none."""
-    try:
-        packed = socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
-    except OSError:
-        return None
-    if len(packed) == 4:
-        return 4, 0, int.from_bytes(packed, "big")
-    return 6, int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:], "big")
 
 
 def invert_many(plan: AddressPlan, addresses: Sequence[str]) -> list[tuple[int, str] | None]:
@@ -259,28 +256,19 @@ def invert_many(plan: AddressPlan, addresses: Sequence[str]) -> list[tuple[int, 
     """
     distinct = list(dict.fromkeys(addresses))
     found: dict[str, tuple[int, str] | None] = dict.fromkeys(distinct)
-    kept = set(plan.kept)
-    parsed = {text: p for text in distinct if text not in kept and (p := _parse(text))}
+    parsed = {text: p for text in distinct if (p := parse_address(text))}
     for version in (4, 6):
         texts = [text for text, p in parsed.items() if p[0] == version]
         high = np.array([parsed[text][1] for text in texts], dtype=np.uint64)
         low = np.array([parsed[text][2] for text in texts], dtype=np.uint64)
+        staying = plan.stay[0 if version == 4 else 1].ranks(high, low) >= 0
         for group in plan.classes:
-            if group.pool.version != version or not group.count or not texts:
+            if group.pool.version != version or not texts:
                 continue
-            rows, iterations, ranks = _invert_class(group, high, low)
+            rows, iterations, ranks = group.origins(high, low)
             for row, iteration, rank in zip(
                 rows.tolist(), iterations.tolist(), ranks.tolist(), strict=True
             ):
-                found[texts[row]] = (iteration, group.addresses[rank])
+                if not staying[row]:
+                    found[texts[row]] = (iteration, group.originals.texts[rank])
     return [found[text] for text in addresses]
-
-
-def _invert_class(group: AddressClass, high: U64, low: U64) -> tuple[I64, U64, U64]:
-    """Rows that belong to the class's pool, with their iterations and ranks."""
-    indices = group.pool.indices(high, low)
-    rows = np.flatnonzero(indices != _UNMAPPED)
-    numbers = group.permutation.values(indices[rows])
-    iterations = numbers // np.uint64(group.count)
-    whole = iterations < np.uint64(group.capacity or 0)  # the pool's remainder is never used
-    return rows[whole], iterations[whole], numbers[whole] % np.uint64(group.count)

@@ -32,6 +32,7 @@ __all__ = [
     "external_pool",
     "home_pool",
     "is_kept",
+    "kept_networks",
     "parse_networks",
     "pool_address",
     "pool_index",
@@ -105,6 +106,11 @@ def parse_networks(texts: Iterable[str], option: str = "--home") -> tuple[Networ
 def is_kept(address: Address) -> bool:
     """True for addresses that no plan maps: multicast, broadcast, link-local, loopback, …"""
     return any(address in network for network in _KEPT if network.version == address.version)
+
+
+def kept_networks() -> tuple[Network, ...]:
+    """The networks of `is_kept`."""
+    return _KEPT
 
 
 @dataclass(frozen=True)

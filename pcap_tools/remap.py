@@ -20,6 +20,7 @@ from pcap_tools.errors import OutputError
 from pcap_tools.patch import patch_all
 from pcap_tools.plan import AddressPlan
 from pcap_tools.pools import DEFAULT_HOME
+from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook, Scheme, fill_line, new_tables
 from pcap_tools.template import analyse_batch
 from pcap_tools.write import PcapWriter, refuse_inputs
@@ -58,7 +59,7 @@ def remap(
     refuse_inputs(output, list(paths))
     with open_capture(list(paths)) as capture:
         book = _addresses(capture)
-        plan = book.plan(key, home)
+        plan = book.plan(key, Space(home=tuple(home)))
         plan.require(iteration, 1)
         plan = replace(plan, run={"first": iteration, "iterations": 1})
         counts = np.zeros(len(COUNTS), np.int64)

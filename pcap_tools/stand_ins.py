@@ -7,21 +7,22 @@ the addresses that stay. A table line holds the stand-ins of one iteration, read
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pcap_tools.addresses import text_of
 from pcap_tools.checksum import fold, sum_words_of
 from pcap_tools.edits import KIND, SOURCE, TARGET, Book, intern
-from pcap_tools.kernels import I32, I64, U64, as_int, kernel, swap32, swap64
+from pcap_tools.errors import PlanError
+from pcap_tools.kernels import I32, I64, U8, U64, as_int, kernel, swap32, swap64
 from pcap_tools.permute import forward
-from pcap_tools.plan import AddressPlan, make_plan
-from pcap_tools.pools import Address, pool_address
+from pcap_tools.plan import AddressPlan, plan_of
+from pcap_tools.pools import Version, pool_address
+from pcap_tools.space import Space
 
-__all__ = ["AddressBook", "Scheme", "fill_line", "new_tables", "refresh"]
+__all__ = ["AddressBook", "Scheme", "fill_line", "lookup", "new_tables", "refresh"]
 
 
 class AddressBook:
@@ -42,37 +43,69 @@ class AddressBook:
         self.book = _empty_book(1 << (need - 1).bit_length())
         _reenter(old, self.book)
 
-    def addresses(self) -> list[Address]:
-        """All addresses, in numbering order."""
-        rows = self.book.entries[: len(self)].tolist()
-        return [
-            ipaddress.IPv4Address(low) if version == 4 else ipaddress.IPv6Address(high << 64 | low)
-            for version, high, low in rows
-        ]
+    def columns(self) -> tuple[U8, U64, U64]:
+        """Version, high and low half of all addresses, in numbering order."""
+        rows = self.book.entries[: len(self)]
+        return rows[:, 0].astype(np.uint8), rows[:, 1].copy(), rows[:, 2].copy()
 
-    def plan(self, key: str, home: Sequence[str]) -> AddressPlan:
+    def plan(self, key: str, space: Space) -> AddressPlan:
         """The address plan of this corpus; what was sent to the link's broadcast stays."""
-        addresses = self.addresses()
-        keep = [addresses[number] for number in np.flatnonzero(self.book.broadcast[: len(self)])]
-        return make_plan(key, addresses, home, keep)
+        keep = self.book.broadcast[: len(self)] != 0
+        return plan_of(key, *self.columns(), space, keep)
 
     def slots(self, plan: AddressPlan) -> I32:
-        """The plan's slot of each numbered address."""
-        order: dict[str, int] = {}
-        for version in (4, 6):
-            texts = [
-                *plan.originals.get(f"home{version}", ()),
-                *plan.originals.get(f"external{version}", ()),
-                *(t for t in plan.kept if (":" in t) == (version == 6)),
-            ]
-            order.update((text, slot) for slot, text in enumerate(texts))
-        return np.array([order[str(a)] for a in self.addresses()], dtype=np.int32)
+        """The plan's slot of each numbered address. Raises PlanError for one it does not know."""
+        version, high, low = self.columns()
+        slots = np.empty(len(self), np.int32)
+        for number in (4, 6):
+            rows = version == number
+            slots[rows] = _slots(plan, number, high[rows], low[rows])
+        return slots
 
     def relabel(self, rows: I32, slots: I32) -> None:
         """Replace address numbers by slots in the rows that `analyse` filled."""
         used = rows[:, KIND] != 0
         for column in (SOURCE, TARGET):
             rows[used, column] = slots[rows[used, column]]
+
+
+def _slots(plan: AddressPlan, version: int, high: U64, low: U64) -> I64:
+    slots = np.full(len(low), -1, np.int64)
+    first = 0
+    for group in plan.by_version(4 if version == 4 else 6):
+        ranks = group.ranks(high, low)
+        slots = np.where(ranks >= 0, ranks + first, slots)
+        first += len(group)
+    unknown = np.flatnonzero(slots < 0)
+    if len(unknown):
+        text = text_of(version, int(high[unknown[0]]), int(low[unknown[0]]))
+        raise PlanError(
+            f"{len(unknown):,} addresses of the capture are not in the plan, {text} first; "
+            "make a plan of all captures together (remap takes several)"
+        )
+    return slots
+
+
+def lookup(plan: AddressPlan, iteration: int, version: U8, high: U64, low: U64) -> tuple[U64, U64]:
+    """Stand-ins (high, low) of many addresses in one iteration.
+
+    `version` is 4 or 6 for each, and `high` 0 for IPv4. What the plan does not map stays as it is.
+    Raises PoolExhausted and PlanError when the plan does not reach as far as the iteration.
+    """
+    plan.require(iteration, 1)
+    new_high, new_low = high.copy(), low.copy()
+    rows = np.zeros(0, np.int64)
+    for group in plan.classes:  # home before external: these search what those did not find
+        if group.name.startswith("home"):
+            rows = np.flatnonzero(version == group.pool.version)
+        if not group.count or not len(rows):
+            continue
+        ranks = group.originals.ranks(high[rows], low[rows])
+        found = ranks >= 0
+        here = rows[found]
+        new_high[here], new_low[here] = group.stand_ins(iteration, ranks[found])
+        rows = rows[~found]
+    return new_high, new_low
 
 
 def _empty_book(room: int) -> Book:
@@ -127,15 +160,15 @@ class Scheme(NamedTuple):
         )
 
 
-def _originals(plan: AddressPlan, version: int) -> npt.NDArray[np.uint16]:
+def _originals(plan: AddressPlan, version: Version) -> npt.NDArray[np.uint16]:
     """Original addresses, slot by slot, as 16-bit words in the order of memory."""
-    texts = [
-        *plan.originals.get(f"home{version}", ()),
-        *plan.originals.get(f"external{version}", ()),
-        *(t for t in plan.kept if (":" in t) == (version == 6)),
-    ]
-    packed = b"".join(ipaddress.ip_address(text).packed for text in texts)
-    return np.frombuffer(packed, np.uint16).reshape(-1, 2 if version == 4 else 8)
+    groups = plan.by_version(version)
+    low = np.concatenate([group.low for group in groups])
+    if version == 4:
+        return low.astype(">u4").view(np.uint16).reshape(-1, 2)
+    high = np.concatenate([group.high for group in groups])
+    halves = np.column_stack([high, low]).astype(">u8")
+    return np.ascontiguousarray(halves).view(np.uint16).reshape(-1, 8)
 
 
 def _sums(words: npt.NDArray[np.uint16]) -> U64:

@@ -15,6 +15,7 @@ from pcap_tools.capture import Batch, open_capture
 from pcap_tools.edits import COLUMNS, COUNTS, QUOTE, analyse
 from pcap_tools.kernels import I32, I64, U8, copy_bytes, kernel, store32
 from pcap_tools.plan import AddressPlan
+from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook
 
 __all__ = ["HEADER", "Template", "analyse_batch", "load_template", "reordered"]
@@ -130,7 +131,7 @@ def load_template(paths: Sequence[Path | str], key: str, home: Sequence[str]) ->
             all_rows.append(rows)
             all_quotes.append(quotes)
         link, nanoseconds, ignored = capture.link, capture.nanoseconds, capture.ignored_bytes
-    plan = book.plan(key, home)
+    plan = book.plan(key, Space(home=tuple(home)))
     slots = book.slots(plan)
     rows, quotes = np.concatenate(all_rows), np.concatenate([*all_quotes, _one_row()])
     book.relabel(rows, slots)

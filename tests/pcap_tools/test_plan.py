@@ -106,7 +106,7 @@ def test_json_is_enough_to_invert(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, "format"),
-        ({"version": 2}, '"version" is 2'),
+        ({"version": 3}, '"version" is 3'),
         ({"permutation": "xor"}, "\"permutation\" is 'xor'"),
         ({"home": ["10.0.0.1/8"]}, "home"),
         ({"originals": 3}, "malformed"),
