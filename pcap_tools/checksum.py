@@ -14,9 +14,9 @@ import sys
 
 import numpy as np
 
-from pcap_tools.kernels import kernel, load16, load64, load_u8, swap16
+from pcap_tools.kernels import U64, kernel, load16, load64, load_u8, sum_blocks, swap16
 
-__all__ = ["fold", "pseudo_sum", "sum_words", "sum_words_of", "without"]
+__all__ = ["fold", "pseudo_sum", "sum_words", "sum_words_of", "without", "word_sums"]
 
 _ONES = np.uint64(0xFFFF)
 _TAIL = np.uint64(0 if sys.byteorder == "little" else 8)  # an odd last byte is padded behind
@@ -24,19 +24,24 @@ _TAIL = np.uint64(0 if sys.byteorder == "little" else 8)  # an odd last byte is 
 
 @kernel
 def fold(total: np.uint64) -> np.uint64:
-    """A sum of 16-bit words reduced to 16 bits by end-around carry."""
+    """A sum of 16-bit words reduced to 16 bits by end-around carry.
+
+    A fixed number of steps, enough for every sum: how many are needed cannot be predicted, and a
+    branch that is guessed wrong costs more than all of them.
+    """
     sixteen = np.uint64(16)
-    while total >> sixteen:
-        total = (total & _ONES) + (total >> sixteen)
-    return total
+    total = (total & np.uint64(0xFFFFFFFF)) + (total >> np.uint64(32))
+    total = (total & _ONES) + (total >> sixteen)
+    total = (total & _ONES) + (total >> sixteen)
+    return (total & _ONES) + (total >> sixteen)
 
 
 @kernel
 def sum_words(address: int, size: int) -> np.uint64:
     """One's complement sum of `size` bytes at a memory address, folded to 16 bits."""
     low = np.uint64(0xFFFFFFFF)
-    total = np.uint64(0)
-    position = 0
+    total = sum_blocks(address, size >> 5)
+    position = (size >> 5) << 5
     while position + 8 <= size:
         word = load64(address + position)
         total += (word & low) + (word >> np.uint64(32))
@@ -58,6 +63,12 @@ def sum_words_of(word: np.uint64) -> np.uint64:
         + ((word >> np.uint64(32)) & _ONES)
         + (word >> np.uint64(48))
     )
+
+
+def word_sums(loaded: U64) -> U64:
+    """`sum_words_of` for an array of loaded words."""
+    shifts = (np.uint64(0), np.uint64(16), np.uint64(32), np.uint64(48))
+    return sum((loaded >> shift) & _ONES for shift in shifts)  # type: ignore[return-value]
 
 
 @kernel

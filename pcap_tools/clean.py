@@ -19,8 +19,9 @@ from pcap_tools.ahead import KEEP, ahead
 from pcap_tools.capture import Capture, link_name, open_capture
 from pcap_tools.errors import EmptyCapture
 from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable, FlowTracker, decoded
-from pcap_tools.kernels import I32, I64
+from pcap_tools.kernels import I64
 from pcap_tools.policy import RULES, Policy, judge, packet_rules
+from pcap_tools.readdress import FreshAddresses, Readdress
 from pcap_tools.table import (
     COLUMNS,
     JSON_BEFORE,
@@ -154,6 +155,7 @@ def clean(
     policy: Policy | None = None,
     *,
     report: Path | str | None = None,
+    fresh: FreshAddresses | None = None,
     sha256: bool = False,
     progress: Progress | None = None,
 ) -> CleanReport:
@@ -166,7 +168,8 @@ def clean(
     output = Path(output)
     with open_capture(paths) as capture:
         refuse_inputs(output, capture.paths)
-        table = read_table(capture, policy.idle_s, progress)
+        readdress = None if fresh is None else Readdress(fresh)
+        table = read_table(capture, policy.idle_s, progress, readdress)
         result = forecast(table, policy)
         if result.kept.packets == 0:
             reasons = ", ".join(f"{name} {t.packets:,}" for name, t in result.dropped.items())
@@ -175,7 +178,10 @@ def clean(
                 f"(dropped: {reasons}); keep more with --keep, or record a longer capture"
             )
         kept = kept_owners(table, policy)
-        digest = _copy(capture, output, kept, table.owner, sha256, progress)
+        if readdress is not None:
+            plan = readdress.settle(table, kept)
+            plan.save(output.with_name(f"{output.name}.plan.json"))
+        digest = _copy(capture, output, kept, table, readdress, sha256, progress)
         done = CleanReport(
             inputs=tuple(str(path) for path in capture.paths),
             output=str(output),
@@ -195,11 +201,18 @@ def clean(
     return done
 
 
-def read_table(capture: Capture, idle_s: float, progress: Progress | None = None) -> FlowTable:
+def read_table(
+    capture: Capture,
+    idle_s: float,
+    progress: Progress | None = None,
+    readdress: Readdress | None = None,
+) -> FlowTable:
     """The flow table of an open capture, telling `progress` how far it is."""
     tracker = FlowTracker(idle_s)
     for batch, rows in decoded(capture):
-        tracker.update(batch, rows)
+        owner = tracker.update(batch, rows)
+        if readdress is not None:
+            readdress.collect(batch, owner)
         if progress is not None:
             progress("reading flows", capture.bytes + 16 * capture.packets, capture.size)
     return tracker.finish()
@@ -245,7 +258,8 @@ def _copy(
     capture: Capture,
     output: Path,
     kept: npt.NDArray[np.bool_],
-    owner: I32,
+    table: FlowTable,
+    readdress: Readdress | None,
     sha256: bool,
     progress: Progress | None,
 ) -> str:
@@ -257,7 +271,10 @@ def _copy(
         digest=sha256,
     ) as writer:
         for batch in ahead(capture.batches(KEEP)):
-            owners = owner[batch.first : batch.first + len(batch)]
+            here = slice(batch.first, batch.first + len(batch))
+            owners = table.owner[here]
+            if readdress is not None:
+                readdress.apply(batch, owners, table.direction[here])
             writer.write(batch, kept[owners - ORPHAN_FRAGMENT])
             if progress is not None:
                 progress("copying", capture.bytes + 16 * capture.packets, capture.size)

@@ -98,8 +98,8 @@ class FlowTracker:
         self._bounds = np.array([np.iinfo(np.int64).max, np.iinfo(np.int64).min])
         self._frames = np.zeros((5, 2), np.int64)
 
-    def update(self, batch: Batch, rows: PacketRows) -> None:
-        """Account a batch and its decoded rows."""
+    def update(self, batch: Batch, rows: PacketRows) -> I32:
+        """Account a batch and its decoded rows; the packets' owners, as far as they are known."""
         count = len(batch)
         while len(self._owner) < self._packets + count:
             self._owner, self._direction = doubled(self._owner), doubled(self._direction)
@@ -128,6 +128,7 @@ class FlowTracker:
             self._grow()
         self._packets += count
         count_frames(owner, batch.wirelen, batch.time_ns, self._frames, self._bounds)
+        return owner
 
     def finish(self) -> FlowTable:
         """The table of everything accounted so far; the tracker is used up."""

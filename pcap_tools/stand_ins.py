@@ -53,12 +53,16 @@ class AddressBook:
         keep = self.book.broadcast[: len(self)] != 0
         return plan_of(key, *self.columns(), space, keep)
 
-    def slots(self, plan: AddressPlan) -> I32:
-        """The plan's slot of each numbered address. Raises PlanError for one it does not know."""
+    def slots(self, plan: AddressPlan, used: I64 | None = None) -> I32:
+        """The plan's slot of each numbered address, or of those `used` (−1 for the others).
+
+        Raises PlanError for one that the plan does not know.
+        """
         version, high, low = self.columns()
-        slots = np.empty(len(self), np.int32)
+        wanted = np.arange(len(self)) if used is None else used
+        slots = np.full(len(self), -1, np.int32)
         for number in (4, 6):
-            rows = version == number
+            rows = wanted[version[wanted] == number]
             slots[rows] = _slots(plan, number, high[rows], low[rows])
         return slots
 

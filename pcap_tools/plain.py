@@ -1,0 +1,195 @@
+"""Fresh addresses for plain packets: whole TCP and UDP in IPv4 or IPv6 behind Ethernet.
+
+Nine packets of ten are such, and all that has to change in them are two addresses and two
+checksums. Which stand-ins they get follows from their flow, so that nothing is looked up by
+address. All other frames take the general way through pcap_tools.edits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pcap_tools.checksum import fold, pseudo_sum, sum_words, sum_words_of, without
+from pcap_tools.kernels import (
+    I32,
+    I64,
+    U8,
+    U64,
+    kernel,
+    load16,
+    load32,
+    load_u8,
+    store16,
+    store32,
+    store64,
+    swap16,
+)
+from pcap_tools.walk import U32, Word
+
+__all__ = ["FIXED_IP", "FIXED_L4", "PLAIN", "other_frames", "swap_plain"]
+
+# Columns of the counts (int64).
+PLAIN, FIXED_IP, FIXED_L4 = range(3)
+
+_ETHERNET = 1
+_TCP, _UDP = 6, 17
+_ONES = np.uint64(0xFFFF)
+
+
+@kernel
+def _be16(address: Word) -> Word:
+    return np.int64(swap16(load16(address)))
+
+
+@kernel
+def _special(port: Word) -> Word:
+    """Ports whose payload may hold addresses: DNS, FTP, SIP, and UDP tunnels."""
+    return (
+        port == 53
+        or port == 21
+        or port == 5060
+        or port == 2152
+        or port == 3544
+        or port == 4789
+        or port == 5353
+        or port == 6081
+        or port == 8472
+    )
+
+
+@kernel
+def _plain(frame: Word, size: Word, link: Word) -> Word:
+    """Offset of the IP header of a plain packet, negative for all others."""
+    if link != _ETHERNET or size < 34:
+        return -1
+    if load32(frame) == 0xFFFFFFFF and load16(frame + 4) == 0xFFFF:
+        return -1  # to everybody: its target may be a directed broadcast
+    kind = _be16(frame + 12)
+    at = 14
+    while kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
+        if at + 24 > size:
+            return -1
+        kind = _be16(frame + at + 2)
+        at += 4
+    if kind == 0x0800:
+        first = np.int64(load_u8(frame + at))
+        header = (first & 15) * 4
+        total = _be16(frame + at + 2)
+        if first >> 4 != 4 or header < 20 or at + total > size or _be16(frame + at + 6) & 0x3FFF:
+            return -1
+        proto = np.int64(load_u8(frame + at + 9))
+        rest = total - header
+        upper = frame + at + header
+    elif kind == 0x86DD:
+        if at + 40 > size or load_u8(frame + at) >> np.uint64(4) != 6:
+            return -1
+        proto = np.int64(load_u8(frame + at + 6))
+        rest = _be16(frame + at + 4)
+        if at + 40 + rest > size:
+            return -1
+        upper = frame + at + 40
+    else:
+        return -1
+    if proto == _TCP:
+        if rest < 20:
+            return -1
+    elif proto != _UDP or rest < 8 or _be16(upper + 4) != rest:
+        return -1
+    if _special(_be16(upper)) or _special(_be16(upper + 2)):
+        return -1
+    return at
+
+
+@kernel
+def other_frames(
+    data: U8, offset: I64, caplen: U32, link: int, owner: I32, plain: U8, found: I64
+) -> int:
+    """Numbers of the frames that are not plain into `found`; returns how many.
+
+    Sets `plain[f]` for each flow f of the other ones.
+    """
+    base = np.int64(data.ctypes.data)
+    count = 0
+    for i in range(len(offset)):
+        if owner[i] < 0 or _plain(base + offset[i], np.int64(caplen[i]), link) < 0:
+            found[count] = i
+            count += 1
+        else:
+            plain[owner[i]] = 1
+    return count
+
+
+@kernel
+def swap_plain(
+    data: U8,
+    offset: I64,
+    caplen: U32,
+    link: int,
+    owner: I32,
+    direction: U8,
+    keep: npt.NDArray[np.bool_],
+    v4: U64,
+    v6: U64,
+    counts: I64,
+    others: I64,
+) -> int:
+    """Give the plain frames of kept flows their stand-ins, with right checksums.
+
+    `keep[owner + 4]` tells whether an owner's frames matter. Row 2f + e of `v4` (low half: address
+    as loaded, high half: its sum) or of `v6` (two halves as loaded, sum) is the stand-in of end e
+    of flow f. The numbers of the other kept frames go into `others`; returns how many. Checksums
+    that were wrong are counted.
+    """
+    base = np.int64(data.ctypes.data)
+    count = 0
+    for i in range(len(offset)):
+        flow = np.int64(owner[i])
+        if not keep[flow + 4]:
+            continue
+        frame = base + offset[i]
+        at = _plain(frame, np.int64(caplen[i]), link)
+        if at < 0 or flow < 0:
+            others[count] = i
+            count += 1
+            continue
+        counts[PLAIN] += 1
+        source = 2 * flow + np.int64(direction[i])
+        target = source ^ 1
+        place = frame + at
+        if load_u8(place) >> np.uint64(4) == 4:
+            header: Word = (np.int64(load_u8(place)) & 15) * 4
+            size = _be16(place + 2) - header
+            proto: Word = np.int64(load_u8(place + 9))
+            old = sum_words_of((load32(place + 16) << np.uint64(32)) | load32(place + 12))
+            new = (v4[source] >> np.uint64(32)) + (v4[target] >> np.uint64(32))
+            whole = sum_words(place, header)
+            if whole != _ONES:
+                counts[FIXED_IP] += 1
+            rest = without(whole, load16(place + 10) + old)
+            store16(place + 10, _ONES ^ fold(rest + new))
+            store32(place + 12, v4[source])
+            store32(place + 16, v4[target])
+        else:
+            header = 40
+            size = _be16(place + 4)
+            proto = np.int64(load_u8(place + 6))
+            old = sum_words(place + 8, 32)
+            new = v6[source, 2] + v6[target, 2]
+            store64(place + 8, v6[source, 0])
+            store64(place + 16, v6[source, 1])
+            store64(place + 24, v6[target, 0])
+            store64(place + 32, v6[target, 1])
+        upper = place + header
+        field = upper + (16 if proto == _TCP else 6)
+        said = load16(field)
+        if proto == _UDP and said == 0:
+            continue  # sent without a checksum (RFC 768)
+        whole = sum_words(upper, size) + pseudo_sum(proto, size)
+        if fold(whole + old) != _ONES:
+            counts[FIXED_L4] += 1
+        right = _ONES ^ fold(without(whole, said) + new)
+        if right == 0 and proto == _UDP:
+            right = _ONES
+        store16(field, right)
+    return count

@@ -1,0 +1,189 @@
+"""Fresh addresses while a capture is cleaned: what the flow table knows is not looked up again.
+
+In the first pass the flow table names the ends of most packets; frames that hold addresses
+elsewhere too (ARP, ICMP errors, tunnels, fragments …) are looked into one by one. Once it is known
+what is kept, the plan ranks the addresses of that alone, so that cleaning and remapping in one
+command gives byte for byte what two commands give. In the second pass plain packets get their
+flow's stand-ins, all others go the general way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pcap_tools.capture import Batch
+from pcap_tools.checksum import word_sums
+from pcap_tools.edits import COUNTS, KIND, QUOTE, SOURCE, TARGET
+from pcap_tools.flows import FlowTable
+from pcap_tools.kernels import I32, I64, U8, U64
+from pcap_tools.memory import doubled, reserve
+from pcap_tools.patch import patch_all
+from pcap_tools.plain import FIXED_IP, FIXED_L4, PLAIN, other_frames, swap_plain
+from pcap_tools.plan import AddressPlan, plan_of
+from pcap_tools.space import Space
+from pcap_tools.stand_ins import AddressBook, Scheme, fill_line, lookup, new_tables
+from pcap_tools.template import analyse_batch
+
+__all__ = ["FreshAddresses", "Readdress"]
+
+_SPECIAL = 4  # owner codes below 0
+_LATE = 1 << 40  # owners from here on are packet numbers
+_PENDING = 1 << 20  # pairs that wait to be made distinct
+
+
+@dataclass(frozen=True)
+class FreshAddresses:
+    """Which addresses to give: the permutation's key, the networks, and the iteration."""
+
+    key: str
+    space: Space = field(default_factory=Space)
+    iteration: int = 0
+
+
+class Readdress:
+    """Collects a capture's addresses, settles their plan, and rewrites batches: in this order."""
+
+    def __init__(self, wanted: FreshAddresses) -> None:
+        self.wanted = wanted
+        self.counts = np.zeros(len(COUNTS), np.int64)
+        self._book = AddressBook()
+        self._pairs: list[I64] = []
+        self._waiting = 0
+        self._found = np.empty(0, np.int64)
+        self._plain: U8 = reserve(1 << 21, np.uint8)  # flows with a plain frame
+
+    def collect(self, batch: Batch, owner: I32) -> None:
+        """Take the addresses of a batch's frames that are not plain; `owner` as in FlowTable."""
+        others = self._others(batch, owner)
+        if not len(others):
+            return
+        rows, edits = analyse_batch(_part(batch, others), self._book, np.zeros_like(self.counts))
+        # A fragment whose first is still to come is remembered by its number, until it has a flow.
+        owners = owner[others].astype(np.int64) + _SPECIAL
+        owners = np.where(owners < 0, others + batch.first + _LATE, owners)
+        self._remember(rows, owners)
+        inner, at = rows[:, QUOTE], owners
+        while (more := inner > 0).any():
+            rows, at = edits[inner[more] - 1], at[more]
+            self._remember(rows, at)
+            inner = rows[:, QUOTE]
+
+    def settle(self, table: FlowTable, kept: npt.NDArray[np.bool_]) -> AddressPlan:
+        """The plan of everything that is kept; `kept[owner + 4]` tells of an owner."""
+        self._kept = kept
+        owners, numbers = self._distinct().T
+        late = owners >= _LATE
+        owners[late] = table.owner[owners[late] - _LATE].astype(np.int64) + _SPECIAL
+        used = np.unique(numbers[kept[owners]])
+        flows = table.rows[kept[_SPECIAL:] & (self._plain[: len(table)] != 0)]
+        version, high, low = self._book.columns()
+        broadcast = self._book.book.broadcast[: len(self._book)] != 0
+        ends = 2 * len(flows)
+        plan = plan_of(
+            self.wanted.key,
+            np.concatenate([np.repeat(flows["version"], 2), version[used]]),
+            np.concatenate([flows["hi"].ravel(), high[used]]),
+            np.concatenate([flows["lo"].ravel(), low[used]]),
+            self.wanted.space,
+            np.concatenate([np.zeros(ends, np.bool_), broadcast[used]]),
+        )
+        plan.require(self.wanted.iteration, 1)
+        run = {"first": self.wanted.iteration, "iterations": 1}
+        self.plan = replace(plan, run=run)
+        self._slots = self._book.slots(self.plan, used)
+        self._prepare(table)
+        return self.plan
+
+    def apply(self, batch: Batch, owner: I32, direction: U8) -> None:
+        """Give the kept frames of a batch their stand-ins, in place."""
+        self._room(batch)
+        counts = np.zeros(3, np.int64)
+        found = swap_plain(
+            batch.data,
+            batch.offset,
+            batch.caplen,
+            batch.link,
+            owner,
+            direction,
+            self._kept,
+            self._ends4,
+            self._ends6,
+            counts,
+            self._found,
+        )
+        for name, value in (
+            ("packets", counts[PLAIN]),
+            ("mapped", counts[PLAIN]),
+            ("fixed_ip_checksums", counts[FIXED_IP]),
+            ("fixed_l4_checksums", counts[FIXED_L4]),
+        ):
+            self.counts[COUNTS.index(name)] += value
+        if not found:
+            return
+        part = _part(batch, self._found[:found])
+        rows, edits = analyse_batch(part, self._book, self.counts)
+        self._book.relabel(rows, self._slots)
+        self._book.relabel(edits, self._slots)
+        patch_all(part.data.ctypes.data, part.offset, rows, edits, self._v4, self._v6)
+
+    def _others(self, batch: Batch, owner: I32) -> I64:
+        self._room(batch)
+        while len(self._plain) <= owner.max():
+            self._plain = doubled(self._plain)
+        columns = batch.data, batch.offset, batch.caplen, batch.link
+        count = other_frames(*columns, owner, self._plain, self._found)
+        return self._found[:count]
+
+    def _room(self, batch: Batch) -> None:
+        if len(self._found) < len(batch):
+            self._found = np.empty(len(batch), np.int64)
+
+    def _remember(self, rows: I32, owners: I64) -> None:
+        """Note which owner's frames hold which numbered address."""
+        mapped = rows[:, KIND] != 0
+        for column in (SOURCE, TARGET):
+            self._pairs.append(np.column_stack([owners[mapped], rows[mapped, column]]))
+        self._waiting += 2 * int(mapped.sum())
+        if self._waiting > _PENDING:
+            self._pairs = [self._distinct()]
+            self._waiting = 0
+
+    def _distinct(self) -> I64:
+        """The distinct pairs (owner, number) so far, shape (n, 2)."""
+        if not self._pairs:
+            return np.zeros((0, 2), np.int64)
+        owners, numbers = np.concatenate(self._pairs).T
+        width = max(len(self._book), 1)
+        return np.column_stack(np.divmod(np.unique(owners * width + numbers), width))
+
+    def _prepare(self, table: FlowTable) -> None:
+        """Stand-ins by flow end for plain frames, by slot for the others."""
+        rows = table.rows
+        version = np.repeat(rows["version"], 2)
+        low, high = rows["lo"].ravel(), rows["hi"].ravel()
+        high, low = lookup(self.plan, self.wanted.iteration, version, high, low)
+        loaded = low.astype(">u4").view(np.uint32).astype(np.uint64)
+        self._ends4: U64 = loaded | (word_sums(loaded) << np.uint64(32))
+        self._ends6: U64 = np.zeros((1, 3), np.uint64)
+        if (version == 6).any():
+            upper, lower = high.astype(">u8").view(np.uint64), low.astype(">u8").view(np.uint64)
+            self._ends6 = np.column_stack([upper, lower, word_sums(upper) + word_sums(lower)])
+        scheme = Scheme.of(self.plan)
+        self._v4, self._v6 = new_tables(scheme, 1)
+        fill_line(scheme, self.wanted.iteration, self._v4, self._v6, 0)
+
+
+def _part(batch: Batch, numbers: I64) -> Batch:
+    """Some of a batch's packets, over the same bytes."""
+    return Batch(
+        batch.data,
+        batch.offset[numbers],
+        batch.caplen[numbers],
+        batch.wirelen[numbers],
+        batch.time_ns[numbers],
+        batch.link,
+        batch.first,
+    )
