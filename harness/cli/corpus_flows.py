@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pcap_tools.clean import Forecast, Tally
     from pcap_tools.inspect import Inspection
     from pcap_tools.policy import Policy
+    from pcap_tools.readdress import FreshAddresses
 
 __all__ = ["register"]
 
@@ -130,6 +131,20 @@ def clean(
     drop: Drop = None,
     edge: Edge = 1.0,
     idle: Idle = 60.0,
+    remap: Annotated[
+        bool, typer.Option("--remap", help="Give fresh addresses too, as `corpus remap` would.")
+    ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="TEXT", help="With --remap: the permutation's key."),
+    ] = None,
+    home: Annotated[
+        str | None,
+        typer.Option("--home", metavar="CIDR,...", help="With --remap: the home networks."),
+    ] = None,
+    iteration: Annotated[
+        int, typer.Option("--iteration", metavar="I", min=0, help="With --remap: which iteration.")
+    ] = 0,
     sha256: Annotated[
         bool, typer.Option("--sha256", help="Put the output's SHA-256 into the report.")
     ] = False,
@@ -140,9 +155,19 @@ def clean(
     from pcap_tools.clean import clean as strip
 
     policy = _policy(keep, drop, edge, idle)
-    check_outputs([output, report or _beside(output, "clean")], inputs)
+    fresh = _fresh(remap, key, home, iteration)
+    plan = _beside(output, "plan") if fresh else None
+    check_outputs([output, report or _beside(output, "clean"), plan], inputs)
     with _progress() as progress:
-        done = strip(inputs, output, policy, report=report, sha256=sha256, progress=progress)
+        done = strip(
+            inputs,
+            output,
+            policy,
+            report=report,
+            fresh=fresh,
+            sha256=sha256,
+            progress=progress,
+        )
     if as_json:
         print(json.dumps(done.as_json(), indent=1))
         return
@@ -155,6 +180,22 @@ def clean(
 
 def _beside(output: Path, what: str) -> Path:
     return Path(f"{output}.{what}.json")
+
+
+def _fresh(remap: bool, key: str | None, home: str | None, iteration: int) -> FreshAddresses | None:
+    from harness.errors import ConfigError
+
+    if not remap:
+        if key is not None or home is not None or iteration:
+            raise ConfigError("--key, --home and --iteration need --remap; give it, or leave them")
+        return None
+    if not key:
+        raise ConfigError("--remap needs --key TEXT, which selects the addresses")
+    from pcap_tools.readdress import FreshAddresses
+    from pcap_tools.space import Space
+
+    space = Space(home=tuple(home.split(","))) if home else Space()
+    return FreshAddresses(key, space, iteration)
 
 
 def _policy(keep: list[str] | None, drop: list[str] | None, edge: float, idle: float) -> Policy:

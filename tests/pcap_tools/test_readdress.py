@@ -128,3 +128,18 @@ def test_plain_frames_are_no_others() -> None:
     assert others(bytes(ETHER / IP() / UDP(sport=4000, dport=4001) / Raw(b"x"))) == 0
     assert others(bytes(ETHER / IP() / UDP(sport=4000, dport=4789) / Raw(b"x"))) == 1
     assert others(bytes(Ether(dst="ff:ff:ff:ff:ff:ff") / IP() / UDP(sport=1, dport=2))) == 1
+
+
+def test_a_udp_checksum_is_never_sent_as_none(tmp_path: Path) -> None:
+    """A sum that comes out as 0 is sent as 0xffff (RFC 768): found by completing it."""
+    policy, raw, out = Policy(frozenset()), tmp_path / "raw.pcap", tmp_path / "out.pcap"
+
+    def checksum(payload: bytes) -> int:
+        frame = (
+            ETHER / IP(src="10.0.0.9", dst="198.51.100.9") / UDP(sport=7, dport=8) / Raw(payload)
+        )
+        write_pcap(raw, [(T0, bytes(frame))])
+        clean([raw], out, policy, fresh=FreshAddresses("key"))
+        return int.from_bytes(out.read_bytes()[-len(payload) - 2 : -len(payload)])
+
+    assert checksum(checksum(bytes(2)).to_bytes(2)) == 0xFFFF
