@@ -27,10 +27,9 @@ from pcap_tools.table import (
     JSON_BEFORE,
     JSON_END,
     flow_columns,
-    typed_columns,
+    row_texts,
     write_atomically,
 )
-from pcap_tools.text import format_rows
 from pcap_tools.write import PcapWriter, refuse_inputs
 
 __all__ = ["CleanReport", "Forecast", "Tally", "clean", "forecast", "read_table"]
@@ -112,10 +111,10 @@ class CleanReport:
         dropped = self._dropped()
         if len(dropped):
             # What ends one row begins the next, but for the last.
-            columns = typed_columns(self.table, self.policy, dropped, JSON_BEFORE)
             stream.write(b"\n  ")
             last = b""
-            for piece in format_rows(columns, JSON_END + b",\n  "):
+            end = JSON_END + b",\n  "
+            for piece in row_texts(self.table, self.policy, dropped, JSON_BEFORE, end):
                 stream.write(last)
                 last = bytes(piece)
             stream.write(last[: -len(b",\n  ")] + b"\n ")

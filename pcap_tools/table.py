@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pcap_tools.connstate import STATES
 from pcap_tools.errors import OutputError, PcapError
 from pcap_tools.flows import FlowTable
-from pcap_tools.kernels import I64
+from pcap_tools.kernels import I64, U8
 from pcap_tools.policy import Policy, judge
 from pcap_tools.text import ADDRESS, NAME, NUMBER, VLAN, Column, address_texts, format_rows
 
@@ -25,7 +25,7 @@ __all__ = [
     "PROTOCOLS",
     "check_suffix",
     "flow_columns",
-    "typed_columns",
+    "row_texts",
     "write_atomically",
     "write_flows",
 ]
@@ -78,28 +78,41 @@ _QUOTED = frozenset(
     ("proto", "client", "server", "vlan", "state", "starts", "ends", "verdict", "reason")
 )
 _TCP = 6
+_ROWS_AT_ONCE = 1 << 15  # so that the columns take no memory to speak of
 
 
 def flow_columns(
     table: FlowTable, policy: Policy | None = None, flows: I64 | None = None
 ) -> dict[str, list[Any]]:
     """The documented COLUMNS as lists, of all flows or of those numbered in `flows`."""
-    columns = typed_columns(table, policy or Policy(), flows)
+    numbers = np.arange(len(table)) if flows is None else flows
+    columns = _columns(table, judge(table, policy or Policy()), numbers)
     return dict(zip(COLUMNS, map(_as_list, columns), strict=True))
 
 
-def typed_columns(
-    table: FlowTable, policy: Policy, flows: I64 | None = None, before: Sequence[bytes] = ()
-) -> list[Column]:
-    """The COLUMNS for `format_rows`, of all flows or of those numbered in `flows`.
+def row_texts(
+    table: FlowTable, policy: Policy, flows: I64 | None, before: Sequence[bytes], end: bytes
+) -> Iterator[memoryview]:
+    """The rows of all flows, or of those numbered in `flows`, as text: pieces that do not last.
 
-    `before` are the fixed texts in front of the values, one a column.
+    `before` are the fixed texts in front of the values, one a column of COLUMNS; `end` follows
+    each row. JSON_BEFORE and JSON_END make JSON objects.
     """
-    names, reason = judge(table, policy)
-    rows, state, missing = table.rows, table.state, table.missing
-    if flows is not None:
-        rows, state, missing, reason = rows[flows], state[flows], missing[flows], reason[flows]
+    judged = judge(table, policy)
     numbers = np.arange(len(table)) if flows is None else flows
+    for start in range(0, len(numbers), _ROWS_AT_ONCE):
+        columns = _columns(table, judged, numbers[start : start + _ROWS_AT_ONCE], before)
+        yield from format_rows(columns, end)
+
+
+def _columns(
+    table: FlowTable,
+    judged: tuple[list[str], U8],
+    numbers: I64,
+    before: Sequence[bytes] = (),
+) -> list[Column]:
+    names, reason = judged[0], judged[1][numbers]
+    rows, state, missing = table.rows[numbers], table.state[numbers], table.missing[numbers]
     proto = rows["proto"]
     tcp = proto == _TCP
     icmp = (proto == 1) | (proto == 58)
@@ -181,7 +194,7 @@ def _before() -> Iterator[bytes]:
 
 
 JSON_BEFORE = tuple(_before())
-"""`before` of `typed_columns` for rows that are JSON objects; JSON_END closes them."""
+"""`before` of `row_texts` for rows that are JSON objects; JSON_END closes them."""
 
 JSON_END = b'"}'
 
@@ -189,13 +202,12 @@ JSON_END = b'"}'
 def _write_csv(table: FlowTable, policy: Policy, stream: IO[bytes]) -> None:
     stream.write(",".join(COLUMNS).encode() + b"\n")
     before = [b"", *[b","] * (len(COLUMNS) - 1)]
-    for piece in format_rows(typed_columns(table, policy, None, before), b"\n"):
+    for piece in row_texts(table, policy, None, before, b"\n"):
         stream.write(piece)
 
 
 def _write_jsonl(table: FlowTable, policy: Policy, stream: IO[bytes]) -> None:
-    columns = typed_columns(table, policy, None, JSON_BEFORE)
-    for piece in format_rows(columns, JSON_END + b"\n"):
+    for piece in row_texts(table, policy, None, JSON_BEFORE, JSON_END + b"\n"):
         stream.write(piece)
 
 
@@ -219,7 +231,7 @@ def _write_parquet(table: FlowTable, policy: Policy, stream: IO[bytes]) -> None:
             return pyarrow.LargeStringArray.from_buffers(len(low), *buffers[1:]).cast("string")
         return pyarrow.array(_as_list(column), pyarrow.string())
 
-    columns = typed_columns(table, policy)
+    columns = _columns(table, judge(table, policy), np.arange(len(table)))
     arrays = [arrow(column) for column in columns]
     parquet.write_table(pyarrow.table(dict(zip(COLUMNS, arrays, strict=True))), stream)
 
