@@ -156,7 +156,7 @@ def flow_keys(tuples: Tuples) -> U64:
     net/core/flow_dissector.c: __skb_get_hash_symmetric dissects with the symmetric keys (addresses,
     protocol, ports; no VLAN, no flow label), __flow_hash_consistentify orders the ends, and
     flow_keys_hash_start … flow_keys_hash_length covers 44 bytes of IPv4 and 68 of IPv6, here padded
-    with zeros and the length in the last byte, as SipHash ends a message. Kernels since 5.14 order
+    with zeros and the length in the last byte, as SipHash ends a message. Newer kernels order
     the ports apart from the addresses, as here; which of the two is done does not change how flows
     spread. ICMP has its addresses alone.
     """
