@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         help="Tell what a capture holds, and what cleaning would drop; with --for, whether it is "
         "fit for a profile and a sensor (exit status 1 if not; docs/linting.md).\n\n"
-        "Examples: `probebench corpus inspect raw.pcap`; "
+        "Example: `probebench corpus inspect raw.pcap`, or "
         "`probebench corpus inspect clean.pcap --for demo --sensor suricata`" + _RULES
     )(inspect)
     app.command(
