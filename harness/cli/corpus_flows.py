@@ -57,8 +57,10 @@ _RULES = (
 def register(app: typer.Typer) -> None:
     """Add the commands to the corpus group."""
     app.command(
-        help="Tell what a capture holds, and what cleaning would drop.\n\n"
-        "Example: `probebench corpus inspect raw.pcap`" + _RULES
+        help="Tell what a capture holds, and what cleaning would drop; with --for, whether it is "
+        "fit for a profile and a sensor (exit status 1 if not; docs/linting.md).\n\n"
+        "Example: `probebench corpus inspect raw.pcap`, or "
+        "`probebench corpus inspect clean.pcap --for demo --sensor suricata`" + _RULES
     )(inspect)
     app.command(
         help="Write the flow table: one row a flow, as CSV, JSON lines or Parquet.\n\n"
@@ -76,9 +78,32 @@ def inspect(
     drop: Drop = None,
     edge: Edge = 1.0,
     idle: Idle = 60.0,
+    profile: Annotated[
+        str | None,
+        typer.Option("--for", metavar="PROFILE", help="Lint for this profile: a path or a name."),
+    ] = None,
+    sensor: Annotated[
+        str,
+        typer.Option(
+            "--sensor",
+            metavar="SENSOR",
+            help="With --for: suricata, a suricata.yaml, an inventory or a sensor's TOML.",
+        ),
+    ] = "suricata",
+    rules: Annotated[
+        list[Path] | None,
+        typer.Option("--rules", metavar="FILE", help="With --for: the rules under test."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what a capture holds."""
+    """Tell what a capture holds, or judge it for a profile and a sensor."""
+    if profile is not None:
+        from harness.cli.corpus_lint import lint_command
+
+        with _progress() as progress:
+            chosen = _policy(keep, drop, edge, idle)
+            lint_command(inputs, profile, sensor, rules or (), chosen, progress, as_json)
+        return
     from pcap_tools.inspect import inspect as look
 
     with _progress() as progress:

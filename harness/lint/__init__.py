@@ -1,0 +1,1 @@
+"""The linter: is a capture fit for a profile and a sensor? One function a bias."""
