@@ -45,7 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     expand.add_argument("--plan", type=Path, metavar="FILE", help="where the address plan goes")
     expand.add_argument("--json", action="store_true", help="end with a JSON report on stderr")
     expand.add_argument("--quiet", action="store_true", help="no report on stderr")
-    commands.add_parser("warm", help="compile the kernels into the cache; takes seconds, once")
+    warm = commands.add_parser(
+        "warm", help="compile the kernels into the cache; takes seconds, once"
+    )
+    warm.add_argument("--part", choices=("expand", "tables", "rewrite"), default="expand")
     commands.add_parser("version", help="print the versions")
     return parser
 
@@ -95,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif parsed.command == "warm":
             from pcap_tools.warm import warm
 
-            warm()
+            warm(parsed.part)
         else:
             _version()
     except PcapError as error:

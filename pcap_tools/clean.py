@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcap_tools.ahead import KEEP, ahead
+from pcap_tools.beside import compile_beside
 from pcap_tools.capture import Capture, link_name, open_capture
 from pcap_tools.errors import EmptyCapture
 from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable, FlowTracker, decoded
@@ -165,6 +166,7 @@ def clean(
     """
     policy = policy or Policy()
     output = Path(output)
+    compile_beside("tables" if fresh is None else "rewrite")
     with open_capture(paths) as capture:
         refuse_inputs(output, capture.paths)
         readdress = None if fresh is None else Readdress(fresh)

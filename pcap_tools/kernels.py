@@ -11,6 +11,7 @@ Words are read in the machine's byte order. The internet checksum does not depen
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -33,11 +34,13 @@ __all__ = [
     "as_int",
     "copy_bytes",
     "inlined",
+    "is_cached",
     "kernel",
     "load16",
     "load32",
     "load64",
     "load_u8",
+    "on_missing",
     "prefetch",
     "store16",
     "store32",
@@ -68,6 +71,10 @@ def inlined(function: _F) -> _F:
     return _compiled(function, inline="always")
 
 
+on_missing: list[Callable[[str], bool]] = []
+"""Asked with a module's name before one of its kernels is compiled: is it worth another look?"""
+
+
 class _Cache(FunctionCache):
     """A cache of compiled kernels that loads what it has without preparing to compile.
 
@@ -75,14 +82,36 @@ class _Cache(FunctionCache):
     machine code needs is the runtime alone; the rest waits for the first kernel that is missing.
     """
 
+    announced = False
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         rtsys.initialize(target_context)
+        module = self._py_func.__module__
         with self._guard_against_spurious_io_errors():
             found = self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            if found is None and any(ask(module) for ask in on_missing):
+                found = self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
             if found is not None:
                 return found
+        self._announce()
         target_context.refresh()
         return None
+
+    def known(self) -> bool:
+        """Whether there is anything for the present source of the function."""
+        return bool(self._cache_file._load_index())  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _announce(cls) -> None:
+        if not cls.announced and sys.stderr.isatty():
+            print("compiling kernels, once on this machine …", file=sys.stderr, flush=True)
+        cls.announced = True
+
+
+def is_cached(function: Callable[..., Any]) -> bool:
+    """Whether a kernel is in the cache, for any types; True where there is no cache at all."""
+    cache = getattr(function, "_cache", None)
+    return cache.known() if isinstance(cache, _Cache) else True
 
 
 def _compiled(function: _F, **options: Any) -> _F:

@@ -3,44 +3,76 @@
 from __future__ import annotations
 
 import struct
-import sys
 import tempfile
-import threading
 from pathlib import Path
 
+import numpy as np
+
+from pcap_tools.capture import Batch
+from pcap_tools.connstate import conn_states
 from pcap_tools.expand import ExpandOptions, expand, file_header
+from pcap_tools.flowrow import FLOW, HOLE
+from pcap_tools.flows import FlowTable
+from pcap_tools.readdress import FreshAddresses, Readdress
+from pcap_tools.table import write_flows
+from pcap_tools.tcp import missing_bytes
+from pcap_tools.write import PcapWriter
 
 __all__ = ["warm"]
 
 
-_SILENCE = 1.5  # s: from the cache everything is there by then
+def warm(part: str = "expand") -> None:
+    """Compile the kernels of a part into the cache, by running each on next to nothing.
 
-
-def _announce() -> None:
-    print("compiling kernels, once on this machine: about 10 s", file=sys.stderr, flush=True)
-
-
-def warm() -> None:
-    """Expand a capture of two packets in every way, which compiles every kernel into the cache.
-
-    Says so on standard error when that is a terminal and the cache was empty.
+    "expand": all that the generator's host needs. "tables": what turns flows into text. "rewrite":
+    that, and what gives packets other addresses and writes them; see pcap_tools.beside.
     """
-    notice = threading.Timer(_SILENCE, _announce)
-    notice.daemon = True
-    if sys.stderr.isatty():
-        notice.start()
-    try:
+    if part == "expand":
         _expand_both_ways()
-    finally:
-        notice.cancel()
+        return
+    table = _one_flow()
+    with tempfile.TemporaryDirectory(prefix="warm-") as directory:
+        write_flows(table, Path(directory) / "flows.csv")
+        if part == "rewrite":
+            _rewrite(table, Path(directory))
+
+
+def _one_flow() -> FlowTable:
+    rows = np.zeros(1, FLOW)
+    rows["version"], rows["proto"] = 4, 17
+    rows["lo"] = [[0x0A000001, 0x08080808]]
+    rows["hole"] = -1
+    state, missing = np.zeros(1, np.uint8), np.zeros(1, np.int64)
+    conn_states(rows, state)
+    missing_bytes(rows, np.zeros(1, HOLE), missing)
+    owner, direction = np.zeros(2, np.int32), np.zeros(2, np.uint8)
+    return FlowTable(rows, state, missing, owner, direction, 0, 0, np.zeros((5, 2), np.int64))
+
+
+def _rewrite(table: FlowTable, directory: Path) -> None:
+    plain = _frame()
+    odd = plain[:12] + b"\x08\x06" + plain[14:]
+    data = np.frombuffer(bytearray(plain + odd), np.uint8)
+    size = np.full(2, len(plain), np.uint32)
+    batch = Batch(data, np.array([0, len(plain)]), size, size, np.zeros(2, np.int64), 1, 0)
+    readdress = Readdress(FreshAddresses("warm"))
+    readdress.collect(batch, table.owner)
+    readdress.settle(table, np.ones(5, np.bool_))
+    readdress.apply(batch, table.owner, table.direction)
+    with PcapWriter(directory / "out.pcap") as writer:
+        writer.write(batch, np.ones(2, np.bool_))
+
+
+def _frame() -> bytes:
+    udp = struct.pack(">HHHH", 1, 2, 8, 0)
+    head = struct.pack(
+        ">BBHHHBBH4s4s", 69, 0, 28, 0, 0, 64, 17, 0, b"\n\0\0\1", b"\x08\x08\x08\x08"
+    )
+    return bytes(12) + b"\x08\0" + head + udp
 
 
 def _expand_both_ways() -> None:
-    udp = struct.pack(">HHHH", 1, 2, 8, 0)
-    packet = struct.pack(
-        ">BBHHHBBH4s4s", 69, 0, 28, 0, 0, 64, 17, 0, b"\n\0\0\1", b"\x08\x08\x08\x08"
-    )
-    frame = bytes(12) + b"\x08\0" + packet + udp
+    frame = _frame()
     record = struct.pack("<IIII", 1, 0, len(frame), len(frame)) + frame
     later = struct.pack("<IIII", 2, 0, len(frame), len(frame)) + frame
     with tempfile.TemporaryDirectory(prefix="warm-") as directory:

@@ -127,6 +127,7 @@ def flows(
 ) -> None:
     """Write the flow table."""
     from harness.cli.outputs import check_outputs
+    from pcap_tools.beside import compile_beside
     from pcap_tools.capture import open_capture
     from pcap_tools.clean import forecast, read_table
     from pcap_tools.table import check_suffix, write_flows
@@ -134,6 +135,7 @@ def flows(
     policy = _policy(keep, drop, edge, idle)
     check_suffix(output)
     check_outputs([output], inputs)
+    compile_beside("tables")
     with open_capture(inputs) as capture, _progress() as progress:
         table = read_table(capture, policy.idle_s, progress)
         write_flows(table, output, policy)
