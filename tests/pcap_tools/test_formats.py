@@ -113,7 +113,7 @@ def test_erf_ethernet_and_ip_as_tshark_reads_them(tmp_path: Path) -> None:
             case 1:
                 data += ethernet(time, frame, 11, host)
             case 2:
-                data += ethernet(time, frame, 16, flow) + erf(48, time, bytes(16), 0)
+                data += ethernet(time, frame, 16, flow)
             case 3:
                 data += erf(22, time, frame[14:], len(frame) - 14)
     path = tmp_path / "a.erf"
