@@ -11,6 +11,7 @@ import numpy as np
 from pcap_tools.capture import Batch, Capture
 from pcap_tools.dedup import Duplicates, Window
 from pcap_tools.kernels import I64, U8, kernel, load16, swap16
+from pcap_tools.savefile import Savefile
 from pcap_tools.walk import U32, Word
 
 __all__ = ["Finding", "Survey", "Surveyor", "survey"]
@@ -139,7 +140,13 @@ class _Watched(Capture):
         self._capture = capture
         self._surveyor: Surveyor | None = surveyor
 
+    @property
+    def plain(self) -> Savefile | None:
+        """None: every packet has to come by."""
+        return None
+
     def batches(self) -> Iterator[Batch]:
+        """The other capture's batches."""
         surveyor, self._surveyor = self._surveyor, None
         for batch in self._capture.batches():
             self.packets, self.bytes = self._capture.packets, self._capture.bytes

@@ -131,6 +131,20 @@ def test_erf_ethernet_and_ip_as_tshark_reads_them(tmp_path: Path) -> None:
     ] == [int(row[2]) for row in rows]
 
 
+def test_erf_padding_and_provenance_are_passed_over(tmp_path: Path) -> None:
+    """Not against tshark: 4.0 reads on inside a padding record."""
+    path = tmp_path / "a.erf"
+    path.write_bytes(
+        erf(48, 0, bytes(40), 0)
+        + b"".join(ethernet(t, f) + erf(27, t, bytes(24), 0) for t, f in FRAMES)
+        + erf(48, 0, bytes(40), 0)
+    )
+    assert [frame for _, frame, _ in read_paths(path)] == [frame for _, frame in FRAMES]
+    with open_capture(path) as capture:
+        assert len(list(capture.batches())) == 1
+        assert capture.ignored_bytes == 0
+
+
 def test_erf_snapped_and_truncated(tmp_path: Path) -> None:
     frame = FRAMES[3][1]
     path = tmp_path / "a.erf"
