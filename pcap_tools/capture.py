@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -249,6 +250,7 @@ def open_capture(paths: Sequence[Path | str] | Path | str) -> Capture:
     wanted = [paths] if isinstance(paths, str | Path) else list(paths)
     if not wanted:
         raise CaptureError("no capture was given")
+    _allow_files(len(wanted))
     files: list[Savefile] = []
     with contextlib.ExitStack() as undo:
         for path in wanted:
@@ -258,6 +260,16 @@ def open_capture(paths: Sequence[Path | str] | Path | str) -> Capture:
         capture = Capture([Path(path) for path in wanted], files)
         undo.pop_all()
     return capture
+
+
+def _allow_files(count: int) -> None:
+    """Raise the soft limit of open files for a long series of rotated captures."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 128
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def link_name(link: int) -> str:

@@ -24,8 +24,8 @@ __all__ = ["Reordered"]
 
 _ROWS = 1 << 13
 _BUFFER = 1 << 20
-_BLOCK = 1 << 16
-_BLOCKS = 64
+_BLOCK = 1 << 15
+_BLOCKS = 256
 _pread: Any = types.ExternalFunction(  # pread(2)
     "pread", types.int64(types.int32, types.int64, types.uint64, types.int64)
 )

@@ -196,6 +196,23 @@ def test_a_sorted_copy_of_an_input_that_was_cut(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.pcap"]
 
 
+def test_more_rotated_files_than_may_be_open(tmp_path: Path) -> None:
+    """The soft limit is raised as far as the hard one allows."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        paths = []
+        for i in range(300):
+            frame = FRAMES[i % len(FRAMES)][1]
+            paths.append(write_pcap(tmp_path / f"r{i:04}.pcap", [(T0 + i * 10**6, frame)]))
+        found = read_paths(*reversed(paths))
+        assert [time for time, _, _ in found] == [T0 + i * 10**6 for i in range(300)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_an_unreadable_input(tmp_path: Path) -> None:
     with pytest.raises(PcapError, match="cannot be read"):
         convert(tmp_path / "none.pcap", tmp_path / "b.pcap")
