@@ -115,11 +115,12 @@ def test_dedup_of_a_routed_mirror(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spread", [3_000_000, 10**10])
 def test_sort_is_what_reordercap_does(tmp_path: Path, spread: int) -> None:
+    """Of 13 MB, which is more than the cache of blocks holds."""
     chance = random.Random(spread)
     frames = [
         (
             T0 + i * 1_000_000 + chance.randrange(spread) // 10**6 * 10**6,
-            bytes([i % 251]) * (i % 900),
+            bytes([i % 251]) * (i % 3000),
         )
         for i in range(1, 9000)
     ]

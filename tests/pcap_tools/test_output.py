@@ -157,6 +157,16 @@ def test_long_options_do_not_fit_the_buffer_at_first(
     assert read_paths(kept) == read_paths(source)
 
 
+def test_padding_is_zero(tmp_path: Path) -> None:
+    """Nothing of an earlier buffer leaks into a file."""
+    frames = [(i * 1000, b"\xff" * (i % 4 + 1)) for i in range(4 << 20 >> 5)]
+    source = write_pcap(tmp_path / "a.pcap", frames * 2)
+    written = convert(source, tmp_path / "b.pcapng").read_bytes()
+    for size in (1, 2, 3):
+        padded = struct.pack("<II", size, size) + b"\xff" * size + bytes(4 - size)
+        assert written.count(padded) == len(frames) // 4 * 2
+
+
 def test_mixed_links_go_to_pcapng_and_not_to_pcap(tmp_path: Path) -> None:
     a = write_pcap(tmp_path / "a.pcap", FRAMES)
     b = write_pcap(tmp_path / "b.pcap", [(t + 1000, f[14:]) for t, f in FRAMES], link=101)
