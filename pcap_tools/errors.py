@@ -4,7 +4,8 @@ PcapError                      exit status 2
  ├─ CaptureError               the input is not a capture we can read
  │   ├─ UnknownFormat          neither pcap nor pcapng
  │   ├─ UnsupportedLink        a link type without an Ethernet or IP reading here
- │   └─ EmptyCapture           a capture without one packet (or without one that was kept)
+ │   ├─ EmptyCapture           a capture without one packet (or without one that was kept)
+ │   └─ GrowingInput           the file changed while it was read
  ├─ PlanError                  an address plan that cannot be carried out
  │   └─ PoolExhausted          more iterations asked than the pool has fresh addresses
  └─ OutputError                the output cannot be written (full disk, same file as the input)
@@ -19,6 +20,7 @@ from typing import ClassVar
 __all__ = [
     "CaptureError",
     "EmptyCapture",
+    "GrowingInput",
     "OutputError",
     "PcapError",
     "PlanError",
@@ -48,6 +50,10 @@ class UnsupportedLink(CaptureError):
 
 class EmptyCapture(CaptureError):
     """No packet in it, or none left."""
+
+
+class GrowingInput(CaptureError):
+    """The file changed between its opening and the end of a pass."""
 
 
 class PlanError(PcapError):

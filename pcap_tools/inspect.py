@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pcap_tools.capture import link_name, open_capture
+from pcap_tools.capture import open_capture
 from pcap_tools.clean import Forecast, Progress, Tally, forecast, read_table
 from pcap_tools.connstate import STATES
 from pcap_tools.flowrow import FlowRows
 from pcap_tools.flows import FlowTable
 from pcap_tools.policy import Policy
+from pcap_tools.survey import Survey, Surveyor
 from pcap_tools.table import PROTOCOLS
 
 __all__ = ["Inspection", "inspect"]
@@ -28,7 +29,8 @@ class Inspection:
     `concurrent_flows` is the mean number of flows in progress. `states` counts TCP flows by Zeek's
     conn_state; `versions` counts flows by IP version; `outside` counts packets in no flow;
     `ignored_bytes` is the size of a truncated tail; `snapped_packets` those cut by the snapshot
-    length.
+    length. `survey` tells what is wrong with packets, `passed_over` counts pcapng blocks without
+    packets by kind.
     """
 
     paths: tuple[str, ...]
@@ -55,6 +57,8 @@ class Inspection:
     versions: dict[str, int]
     states: dict[str, int]
     outside: dict[str, Tally]
+    survey: Survey
+    passed_over: dict[str, int]
     forecast: Forecast
 
     def as_json(self) -> dict[str, Any]:
@@ -70,7 +74,8 @@ def inspect(
     """Read captures and tell what is in them. Raises CaptureError."""
     policy = policy or Policy()
     with open_capture(paths) as capture:
-        table = read_table(capture, policy.idle_s, progress)
+        surveyor = Surveyor()
+        table = read_table(surveyor.watch(capture), policy.idle_s, progress)
         rows = table.rows
         span = (table.last_ns - table.first_ns) / 1e9
         flow_seconds = float((rows["last_ns"] - rows["first_ns"]).sum()) / 1e9
@@ -79,7 +84,7 @@ def inspect(
         return Inspection(
             paths=tuple(str(path) for path in capture.paths),
             format=capture.format,
-            link=link_name(capture.link),
+            link=capture.link_text,
             nanoseconds=capture.nanoseconds,
             snaplen=capture.snaplen,
             file_bytes=capture.size,
@@ -103,6 +108,8 @@ def inspect(
             },
             states={name: int(n) for name, n in zip(STATES, counts, strict=True) if n},
             outside=_outside(table),
+            survey=surveyor.finish(),
+            passed_over=capture.passed_over,
             forecast=forecast(table, policy),
         )
 

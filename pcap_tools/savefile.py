@@ -1,20 +1,24 @@
-"""One savefile (pcap or pcapng): its header, and its records as columns.
+"""One savefile as columns: what every format shares, and libpcap's format.
 
-The record walk is a kernel over a reused buffer; Python sees a file once per half megabyte.
+The record walk is a kernel over a reused buffer; Python sees a file once per half megabyte. The
+other formats are in `pcapng` and `erf`; `formats` tells them apart.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO, NamedTuple, Protocol
 
 import numpy as np
 
-from pcap_tools.errors import CaptureError, EmptyCapture, UnknownFormat, UnsupportedLink
-from pcap_tools.kernels import I64, U8
+from pcap_tools.errors import CaptureError, GrowingInput, UnknownFormat
+from pcap_tools.kernels import I32, I64, U8
 from pcap_tools.walk import (
     BAD_BLOCK,
     BAD_INTERFACE,
@@ -22,33 +26,74 @@ from pcap_tools.walk import (
     BAD_TIME,
     CONTROL,
     MAX_PACKET,
-    MIXED,
     MORE,
     U32,
     walk_pcap,
-    walk_pcapng,
 )
 
-__all__ = ["Columns", "Savefile", "open_savefile"]
+__all__ = [
+    "PCAP_MAGICS",
+    "Columns",
+    "Interface",
+    "Meta",
+    "Options",
+    "PcapFile",
+    "Reader",
+    "Savefile",
+    "Table",
+]
 
-_MAX_BLOCK = 1 << 24  # libpcap's limit for pcapng blocks
-_COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"(\xb5/\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-}
+Options = tuple[tuple[int, bytes], ...]
+"""pcapng options as (code, value), values in the machine's byte order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What a pcapng interface description says; `options` without resolution and offset."""
+
+    link: int
+    snaplen: int = 0
+    nanoseconds: bool = False
+    options: Options = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What pcapng tells about packets beyond their columns; n packets, k of them with options.
+
+    `interface` (n) numbers the interfaces of the file, or of the Capture. `noted` (k × 4) has a
+    row for each packet with options: its row among the n, the offset of the options in `octets`,
+    their length in bytes, and 1 when their byte order is not the machine's.
+    """
+
+    interface: I32
+    noted: I64
+    octets: U8
+
+    def part(self, start: int, stop: int) -> Meta:
+        """That of the packets from `start` up to `stop`."""
+        first, last = np.searchsorted(self.noted[:, 0], (start, stop))
+        noted = self.noted[first:last]
+        if start and len(noted):
+            noted = noted - np.array([start, 0, 0, 0])
+        return Meta(self.interface[start:stop], noted, self.octets)
 
 
 class Columns(NamedTuple):
-    """Consecutive packets: bytes, and one row a packet in each of the other columns."""
+    """Consecutive packets of one link type: bytes, and one row a packet in each other column.
+
+    `position` is the file offset of data[0], so that packet i is at `position` + offset[i] of its
+    file. `meta` is given by pcapng only.
+    """
 
     data: U8
     offset: I64
     caplen: U32
     wirelen: U32
     time_ns: I64
+    link: int
+    position: int
+    meta: Meta | None = None
 
     def part(self, start: int, stop: int) -> Columns:
         """The packets from `start` up to `stop`."""
@@ -58,161 +103,229 @@ class Columns(NamedTuple):
             self.caplen[start:stop],
             self.wirelen[start:stop],
             self.time_ns[start:stop],
+            self.link,
+            self.position,
+            self.meta and self.meta.part(start, stop),
         )
 
 
 class Savefile(Protocol):
-    """What a Capture needs of a file, whatever its format."""
+    """What a Capture needs of a file, whatever its format.
+
+    `links` and `interfaces` are those met so far: all of them after `columns` has ended. `record`
+    is the size in bytes of the header before each packet of a format whose records stand alone
+    (classic pcap), else 0.
+    """
 
     name: str
     format: str
     size: int
-    link: int | None
+    links: list[int]
     nanoseconds: bool
     snaplen: int
     first_ns: int
     ignored_bytes: int
+    interfaces: list[Interface]
+    sections: list[Options]
+    passed_over: dict[str, int]
+    record: int
 
-    def columns(self, keep: int = 1) -> Generator[Columns, None, None]: ...
+    @property
+    def plain(self) -> bool: ...
+
+    def fileno(self) -> int: ...
+
+    def columns(
+        self, start_offset: int | None = None, stop_offset: int | None = None, *, keep: int = 1
+    ) -> Generator[Columns, None, None]: ...
+
+    def check_unchanged(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-def open_savefile(stream: IO[bytes], name: str, buffer: int) -> Savefile:
-    """The reader of an open file by its magic number; `buffer` is the read size in bytes."""
-    magic = os.pread(stream.fileno(), 24, 0)
-    if not magic:
-        raise EmptyCapture(f"{name}: the file is empty (0 bytes)")
-    if magic[:4] == b"\x0a\x0d\x0d\x0a":
-        return _Pcapng(stream, name, buffer)
-    if magic[:4] in _PCAP_MAGICS:
-        return _Pcap(stream, name, buffer, magic)
-    for prefix, packer in _COMPRESSED.items():
-        if magic.startswith(prefix):
-            raise UnknownFormat(f"{name}: compressed with {packer}; decompress it first")
-    raise UnknownFormat(
-        f"{name}: neither pcap nor pcapng (it begins with 0x{magic[:4].hex()}); "
-        "convert it, e.g. with editcap -F pcap"
-    )
-
-
-_PCAP_MAGICS = {
-    b"\xa1\xb2\xc3\xd4": (">", False),
-    b"\xd4\xc3\xb2\xa1": ("<", False),
-    b"\xa1\xb2\x3c\x4d": (">", True),
-    b"\x4d\x3c\xb2\xa1": ("<", True),
+PCAP_MAGICS = {
+    0xA1B2C3D4: False,
+    0xA1B23C4D: True,
+    0xA1B2CD34: False,  # libpcap with Alexey Kuznetsov's patches
+    0x1C0001AC: True,  # Ixia lcap, hardware capture
+    0x1C0001AB: False,  # Ixia lcap, software capture
 }
+"""Magic numbers of libpcap's format and its variants: whether timestamps are in nanoseconds."""
 
 
-class _Base:
-    """Filling the buffer, and what both formats keep about a file."""
+class Table:
+    """The columns that a walk fills: as many rows as `size` bytes of capture may need."""
+
+    def __init__(self, size: int, *, extra: bool = False, noted: int = 0) -> None:
+        # The shortest record decides how many rows a buffer can hold; frames are never so short
+        # in practice, and a full column just ends the batch early.
+        rows = size // 32
+        self.data: U8 = np.empty(size, np.uint8)
+        self.offset: I64 = np.empty(rows, np.int64)
+        self.caplen: U32 = np.empty(rows, np.uint32)
+        self.wirelen: U32 = np.empty(rows, np.uint32)
+        self.time_ns: I64 = np.empty(rows, np.int64)
+        # pcapng: the interface of each packet, and packets with options; ERF: the link type.
+        self.extra: I32 = np.empty(rows if extra else 0, np.int32)
+        self.noted: I64 = np.empty((noted, 4), np.int64)
+
+
+class Reader:
+    """Filling the buffer, and what all formats keep about a file."""
 
     format = ""
+    record = 0
 
     def __init__(self, stream: IO[bytes], name: str, buffer: int) -> None:
         self._stream = stream
         self.name = name
         self.size = os.fstat(stream.fileno()).st_size
-        self.link: int | None = None
+        self.links: list[int] = []
         self.nanoseconds = False
         self.snaplen = 0
         self.first_ns = np.iinfo(np.int64).max
         self.ignored_bytes = 0
+        self.interfaces: list[Interface] = []
+        self.sections: list[Options] = []
+        self.passed_over: dict[str, int] = {}
         self._buffer_size = buffer
         self._start = 0
-        self._rows = 0
+        self._seen = _state(stream)
+
+    @property
+    def plain(self) -> bool:
+        """True for classic pcap in the machine's byte order: records need no other context."""
+        return False
+
+    def fileno(self) -> int:
+        """Of the file, or of the temporary file with its decompressed content."""
+        return self._stream.fileno()
 
     def close(self) -> None:
+        """Close the file."""
         self._stream.close()
 
-    def _walk(self, data: U8, have: int, at: int) -> tuple[int, int, int]:
-        """Walk data[:have], which starts at file offset `at`: rows, bytes consumed, status."""
+    def check_unchanged(self) -> None:
+        """Raise GrowingInput when size or modification time are not those at opening."""
+        size, changed = _state(self._stream)
+        if (size, changed) != self._seen:
+            what = f"{self._seen[0]:,} bytes at first, {size:,} now"
+            raise GrowingInput(
+                f"{self.name}: changed while it was read ({what}); "
+                "stop the capture first, or work on a copy"
+            )
+
+    def _walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
+        """Walk table.data[:have], of file offset `at`: rows, bytes consumed, status."""
         raise NotImplementedError
 
-    def _allocate(self, size: int) -> U8:
-        # The shortest record decides how many rows a buffer can hold; frames are never so short
-        # in practice, and a full column just ends the batch early.
-        rows = size // 32
-        self._offset = np.empty(rows, np.int64)
-        self._caplen = np.empty(rows, np.uint32)
-        self._wirelen = np.empty(rows, np.uint32)
-        self._time = np.empty(rows, np.int64)
-        return np.empty(size, np.uint8)
+    def _parts(self, table: Table, rows: int, at: int) -> Iterator[Columns]:
+        """The rows that a walk filled, in parts of one link type each."""
+        yield self._columns(table, rows, at, self.links[0])
 
-    def columns(self, keep: int = 1) -> Generator[Columns, None, None]:
-        """The file's packets from the beginning; the last `keep` columns yielded stay valid."""
-        self.ignored_bytes = 0
-        data = self._allocate(self._buffer_size)
-        spare: deque[Columns] = deque()
-        fd, at, have, ended = self._stream.fileno(), self._start, 0, False
+    def _columns(self, table: Table, rows: int, at: int, link: int) -> Columns:
+        return Columns(
+            table.data,
+            table.offset[:rows],
+            table.caplen[:rows],
+            table.wirelen[:rows],
+            table.time_ns[:rows],
+            link,
+            at,
+        )
+
+    def _by_link(self, found: Columns, links: I32) -> Iterator[Columns]:
+        """Parts of one link type each, told to `self.links`; `links` has a row a packet."""
+        edges = np.flatnonzero(links[1:] != links[:-1]) + 1
+        bounds = [0, *edges.tolist(), len(links)]
+        for start, stop in pairwise(bounds):
+            link = int(links[start])
+            if link not in self.links:
+                self.links.append(link)
+            yield found.part(start, stop)._replace(link=link)
+
+    def _table(self, size: int) -> Table:
+        return Table(size)
+
+    def columns(
+        self, start_offset: int | None = None, stop_offset: int | None = None, *, keep: int = 1
+    ) -> Generator[Columns, None, None]:
+        """The file's packets: all, or those of the records in [start_offset, stop_offset).
+
+        The last `keep` columns stay valid; those before are overwritten.
+        Both offsets must be record boundaries of a format whose records stand alone (`record` > 0):
+        for packet i of columns c, c.position + c.offset[i] - record. Generators of one file do not
+        disturb each other, in one thread or several. Raises CaptureError at a corrupt record.
+        """
+        whole = start_offset is None and stop_offset is None
+        if not whole and not self.record:
+            raise ValueError(f"{self.format} can only be read from the beginning")
+        table = self._table(self._buffer_size)
+        used_tables: deque[Table] = deque()
+        at, have, ended = self._start if start_offset is None else start_offset, 0, False
         while True:
             if not ended:
-                got = self._read(fd, data, have, at + have)
+                got = self._read(table.data, have, at + have, stop_offset)
                 ended = got == 0
                 have += got
-            rows, used, status = self._walk(data, have, at)
+            rows, used, status = self._walk(table, have, at)
             if rows:
-                whole = Columns(data, self._offset, self._caplen, self._wirelen, self._time)
-                yield whole.part(0, rows)
+                yield from self._parts(table, rows, at)
             if status > CONTROL:
-                self._fail(status, data, used, have, at + used)
+                self.ignored_bytes = self._fail(status, table.data, used, have, at + used)
                 return
             at += used
             have -= used
-            rest = data[used : used + have]
+            rest = table.data[used : used + have]
             if rows and keep > 1:
-                spare.append(whole)
-                data = self._another(spare, keep)
-            data[:have] = rest
+                used_tables.append(table)
+                table = self._another(used_tables, keep)
+            table.data[:have] = rest
             if status == MORE and ended and not rows:
-                self.ignored_bytes = have
+                if whole:
+                    self.ignored_bytes = have
                 return
-            if not used and have == len(data):
-                data = self._grow(data, have, at)
+            if not used and have == len(table.data):
+                larger = self._table(2 * have)
+                larger.data[:have] = table.data
+                table = larger
 
-    def _another(self, spare: deque[Columns], keep: int) -> U8:
-        """Columns to fill next: the oldest of those that were yielded, or new ones."""
-        size = len(spare[-1].data)
-        oldest = spare.popleft() if len(spare) >= keep else None
-        if oldest is None or len(oldest.data) != size:
-            return self._allocate(size)
-        data, self._offset, self._caplen, self._wirelen, self._time = oldest
-        return data
+    def _another(self, used: deque[Table], keep: int) -> Table:
+        """A table to fill next: the oldest of those that were yielded, or a new one."""
+        size = len(used[-1].data)
+        oldest = used.popleft() if len(used) >= keep else None
+        return oldest if oldest is not None and len(oldest.data) == size else self._table(size)
 
-    def _read(self, fd: int, data: U8, have: int, offset: int) -> int:
+    def _read(self, data: U8, have: int, offset: int, stop: int | None) -> int:
+        room = data[have:] if stop is None else data[have : have + max(stop - offset, 0)]
+        if have == len(data):
+            return 1 if stop is None or offset < stop else 0
         try:
-            return os.preadv(fd, [data[have:].data], offset) if have < len(data) else 1
+            return os.preadv(self._stream.fileno(), [room.data], offset) if len(room) else 0
         except OSError as error:
             raise CaptureError(
                 f"{self.name}: read error at offset {offset}: {error.strerror}"
             ) from None
 
-    def _grow(self, data: U8, have: int, at: int) -> U8:
-        larger = self._allocate(2 * len(data))
-        larger[:have] = data[:have]
-        return larger
-
-    def _fail(self, status: int, data: U8, used: int, have: int, offset: int) -> None:
+    def _fail(self, status: int, data: U8, used: int, have: int, offset: int) -> int:
         """Raise for a corrupt record at file offset `offset`, or accept it as a zeroed tail."""
         if not data[used:have].any() and self._rest_is_zero(offset):
             # What a file system leaves of an unfinished write after a crash.
-            self.ignored_bytes = self.size - offset
-            return
-        what = {
+            return self.size - offset
+        self.check_unchanged()  # a file that is being written looks corrupt at its end
+        raise CaptureError(
+            f"{self.name}: corrupt at offset {offset}: {self._problem(status, data[used:have])}; "
+            f"cut it there (head -c {offset}) to keep what precedes"
+        )
+
+    def _problem(self, status: int, record: U8) -> str:
+        return {
             BAD_LENGTH: f"a packet length above {MAX_PACKET} bytes",
             BAD_TIME: "a fraction of a second of one second or more",
             BAD_BLOCK: "a block length that is wrong",
             BAD_INTERFACE: "a packet of an interface that is not described",
-        }
-        if status == MIXED:
-            raise UnsupportedLink(
-                f"{self.name}: offset {offset}: a packet of another link type than before; "
-                "split the capture by interface first"
-            )
-        raise CaptureError(
-            f"{self.name}: corrupt at offset {offset}: {what[status]}; "
-            f"cut it there (head -c {offset}) to keep what precedes"
-        )
+        }[status]
 
     def _rest_is_zero(self, offset: int) -> bool:
         while chunk := os.pread(self._stream.fileno(), 1 << 20, offset):
@@ -232,122 +345,55 @@ class _Base:
             self.first_ns = int(first.time_ns[0])
 
 
-class _Pcap(_Base):
-    """A libpcap savefile."""
+def _state(stream: IO[bytes]) -> tuple[int, int]:
+    found = os.fstat(stream.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+class PcapFile(Reader):
+    """A libpcap savefile, in the format that libpcap itself writes."""
 
     format = "pcap"
+    record = 16
 
     def __init__(self, stream: IO[bytes], name: str, buffer: int, header: bytes) -> None:
         super().__init__(stream, name, buffer)
-        if len(header) < 24:
-            raise CaptureError(f"{name}: cut inside the file header ({len(header)} of 24 bytes)")
-        order, self.nanoseconds = _PCAP_MAGICS[header[:4]]
-        major, _minor, _zone, _sigfigs, self.snaplen, link = struct.unpack(
-            order + "HHiIII", header[4:]
-        )
-        if major != 2:
-            raise UnknownFormat(f"{name}: pcap version {major}; only version 2 is known")
-        self._swapped = order == ">"
-        # The upper 16 bits hold the frame check sequence's length (draft-ietf-opsawg-pcap).
-        self.link = link & 0xFFFF
-        self._start = 24
+        self._header(header)
         self._probe_first()
 
-    def _walk(self, data: U8, have: int, at: int) -> tuple[int, int, int]:
+    @property
+    def plain(self) -> bool:
+        return not self._swapped
+
+    def _header(self, header: bytes) -> None:
+        if len(header) < 24:
+            raise CaptureError(
+                f"{self.name}: cut inside the file header ({len(header)} of 24 bytes)"
+            )
+        native: int = struct.unpack("=I", header[:4])[0]
+        self._swapped = native not in PCAP_MAGICS
+        order = _OTHER_ORDER if self._swapped else "="
+        magic, self._major, self._minor, _zone, _sigfigs, self.snaplen, link = struct.unpack(
+            order + "IHHiIII", header[:24]
+        )
+        self.nanoseconds = PCAP_MAGICS[magic]
+        if self._major not in (2, 543):
+            raise UnknownFormat(f"{self.name}: pcap version {self._major}; only version 2 is known")
+        # The upper 16 bits hold the frame check sequence's length (draft-ietf-opsawg-pcap).
+        self.links = [link & 0xFFFF]
+        self._start = 24
+
+    def _walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
         return walk_pcap(
-            data,
+            table.data,
             have,
             self._swapped,
             self.nanoseconds,
-            self._offset,
-            self._caplen,
-            self._wirelen,
-            self._time,
+            table.offset,
+            table.caplen,
+            table.wirelen,
+            table.time_ns,
         )
 
 
-class _Pcapng(_Base):
-    """A pcapng file: blocks of sections; interfaces are described before their packets."""
-
-    format = "pcapng"
-
-    def __init__(self, stream: IO[bytes], name: str, buffer: int) -> None:
-        super().__init__(stream, name, buffer)
-        self._reset()
-        self._probe_first()
-
-    def _reset(self) -> None:
-        self._swapped = False
-        # One row an interface: link type, tsresol (as in the option), tsoffset in s, snaplen.
-        self._interfaces = np.zeros((0, 4), np.int64)
-        self._state = np.array([-1, 0], np.int64)  # link type so far, time of the last packet
-
-    def columns(self, keep: int = 1) -> Generator[Columns, None, None]:
-        self._reset()
-        return super().columns(keep)
-
-    def _walk(self, data: U8, have: int, at: int) -> tuple[int, int, int]:
-        rows, used, status = walk_pcapng(
-            data,
-            have,
-            self._swapped,
-            self._interfaces,
-            self._state,
-            self._offset,
-            self._caplen,
-            self._wirelen,
-            self._time,
-        )
-        if rows:
-            self.link = int(self._state[0])
-        if status == CONTROL and rows == 0:
-            used = self._control(data, used, have, at + used)
-            return 0, used, CONTROL if used else MORE
-        return rows, used, status
-
-    def _control(self, data: U8, begin: int, have: int, offset: int) -> int:
-        """Read a section or interface block; its end in `data`, or `begin` if cut."""
-        head = data[begin : begin + 12].tobytes()
-        kind = head[:4]
-        if kind == b"\x0a\x0d\x0d\x0a":
-            orders = {b"\x1a\x2b\x3c\x4d": True, b"\x4d\x3c\x2b\x1a": False}
-            if len(head) < 12:
-                return begin
-            if head[8:12] not in orders:
-                raise CaptureError(
-                    f"{self.name}: corrupt at offset {offset}: a section header without its "
-                    "byte-order magic"
-                )
-            self._swapped = orders[head[8:12]]
-            self._interfaces = np.zeros((0, 4), np.int64)
-        order = ">" if self._swapped else "<"
-        length: int = struct.unpack(order + "I", head[4:8])[0]
-        minimum = 28 if kind == b"\x0a\x0d\x0d\x0a" else 20
-        if length % 4 or not minimum <= length <= _MAX_BLOCK:
-            raise CaptureError(f"{self.name}: corrupt at offset {offset}: block length {length}")
-        if begin + length > have:
-            return begin
-        if minimum == 20:
-            self._add_interface(data[begin + 8 : begin + length - 4].tobytes(), order)
-        return begin + length
-
-    def _add_interface(self, body: bytes, order: str) -> None:
-        link, _reserved, snaplen = struct.unpack_from(order + "HHI", body)
-        resolution, zone, at = 6, 0, 8
-        while at + 4 <= len(body):
-            code, length = struct.unpack_from(order + "HH", body, at)
-            value = body[at + 4 : at + 4 + length]
-            if code == 0:
-                break
-            if code == 9 and length == 1:
-                resolution = value[0]
-            elif code == 14 and length == 8:
-                (zone,) = struct.unpack(order + "q", value)
-            at += 4 + (length + 3) // 4 * 4
-        if resolution & 0x7F > (63 if resolution & 0x80 else 18):
-            raise CaptureError(f"{self.name}: if_tsresol {resolution} is beyond a 64-bit clock")
-        row = np.array([[link, resolution, zone, snaplen]], np.int64)
-        self._interfaces = np.concatenate([self._interfaces, row])
-        self.snaplen = max(self.snaplen, snaplen)
-        finer = resolution & 0x7F > (19 if resolution & 0x80 else 6)
-        self.nanoseconds = self.nanoseconds or finer
+_OTHER_ORDER = ">" if sys.byteorder == "little" else "<"

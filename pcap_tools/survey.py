@@ -1,136 +1,233 @@
-"""What a flow table does not keep of a capture: frame sizes, order in time, repeated frames, and
-which flows carry encrypted payload. One more pass; 1 byte a packet."""
+"""What is wrong with a capture's packets, counted in one pass: snapping, clocks, sizes, copies."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pcap_tools.capture import Capture
-from pcap_tools.decode import Decoder
-from pcap_tools.flows import FlowTable
-from pcap_tools.kernels import I64, U8, U32, U64, as_int, kernel
-from pcap_tools.packet import PacketRows
+from pcap_tools.capture import Batch, Capture
+from pcap_tools.dedup import Duplicates, Window
+from pcap_tools.kernels import I64, U8, kernel, load16, swap16
+from pcap_tools.savefile import Savefile
+from pcap_tools.walk import U32, Word
 
-__all__ = ["DUPLICATE_WINDOW", "Survey", "survey"]
+__all__ = ["Finding", "Survey", "Surveyor", "survey"]
 
-DUPLICATE_WINDOW = 4
-"""A frame is a duplicate of one of so many before it (as `editcap -d` has it)."""
-
-_TCP, _UDP, _ESP = 6, 17, 50
-_LARGEST = 1 << 16
-_NO_L3 = 14  # without an IP header, what precedes the payload is taken for Ethernet's header
+_SNAPPED, _ZERO, _BACK, _LARGE = 0, 1, 2, 3
+_HOW_FAR, _LAST, _LARGEST = 0, 1, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How many packets, and the first of them, counted from 1 (0: none)."""
+
+    packets: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
-    """`sizes[n]` counts packets with n bytes behind the link header and VLAN tags (what the MTU
-    limits; the last entry takes all that are larger). `backwards` counts packets that are earlier
-    than the one before, `worst_ns` is the largest such step. `duplicates` counts frames equal to
-    one of the DUPLICATE_WINDOW before. `encrypted[f]`: flow f carries TLS, SSH, QUIC, ESP, IKE,
-    OpenVPN or WireGuard.
+    """What was found in `packets` packets.
+
+    `snapped`: cut by the snapshot length. `zero_time`: without a timestamp. `backwards`: earlier
+    than the packet before, by `back_ns` at most. `oversized`: IP packets (other frames: what is
+    behind the link header) larger than `mtu` bytes, the largest being `largest`: segmentation
+    offload, or an MTU that is larger. `duplicates`: equal to one of the 4 packets before, as
+    editcap -d tells.
     """
 
-    sizes: I64
-    backwards: int
-    worst_ns: int
-    duplicates: int
-    encrypted: npt.NDArray[np.bool_]
+    packets: int
+    snapped: Finding
+    zero_time: Finding
+    backwards: Finding
+    oversized: Finding
+    duplicates: Finding
+    back_ns: int
+    largest: int
+    mtu: int
 
-    def larger_than(self, mtu: int) -> int:
-        """Packets that do not fit into an MTU."""
-        return int(self.sizes[min(mtu, _LARGEST - 1) + 1 :].sum())
+    def lines(self) -> list[str]:
+        """A line for each kind that was found, with its remedy."""
+        texts = {
+            "snapped": (self.snapped, "cut by the snapshot length (--snapped drop)"),
+            "no time": (self.zero_time, "have timestamp 0 (--zero-time drop)"),
+            "backwards": (
+                self.backwards,
+                f"are earlier than the one before, by {self.back_ns / 1e9:g} s at most (--sort)",
+            ),
+            "oversized": (
+                self.oversized,
+                f"are larger than {self.mtu} bytes, up to {self.largest:,}: offloading at the "
+                f"capturing host (--resegment {self.mtu}), or a larger MTU",
+            ),
+            "duplicates": (
+                self.duplicates,
+                "repeat one of the 4 before, as a mirror port makes them (--dedup exact)",
+            ),
+        }
+        return [
+            f"{found.packets:,} packets {text}; the first is number {found.first:,}"
+            for found, text in texts.values()
+            if found.packets
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON form: the attributes by their names."""
+        return asdict(self)
+
+
+class Surveyor:
+    """Counts over consecutive batches; `window` and `equal` as for `Duplicates`."""
+
+    def __init__(self, mtu: int = 1500, window: Window | None = None, equal: str = "exact") -> None:
+        self._mtu = mtu
+        self._duplicates = Duplicates(window, equal)
+        self._found: I64 = np.zeros((5, 2), np.int64)
+        # The furthest step back, the last packet's time, the largest packet.
+        self._state: I64 = np.array([0, np.iinfo(np.int64).min, 0], np.int64)
+        self._packets = 0
+
+    def update(self, batch: Batch) -> None:
+        """Account a batch."""
+        _survey(
+            batch.data,
+            batch.offset,
+            batch.caplen,
+            batch.wirelen,
+            batch.time_ns,
+            batch.link,
+            self._mtu,
+            self._packets,
+            self._found,
+            self._state,
+        )
+        repeated = self._duplicates(batch)
+        count = int(np.count_nonzero(repeated))
+        if count:
+            if not self._found[4, 0]:
+                self._found[4, 1] = self._packets + int(np.argmax(repeated)) + 1
+            self._found[4, 0] += count
+        self._packets += len(batch)
+
+    def finish(self) -> Survey:
+        """What was found so far."""
+        findings = [Finding(*row) for row in self._found.tolist()]
+        return Survey(
+            packets=self._packets,
+            snapped=findings[0],
+            zero_time=findings[1],
+            backwards=findings[2],
+            oversized=findings[3],
+            duplicates=findings[4],
+            back_ns=int(self._state[0]),
+            largest=int(self._state[2]),
+            mtu=self._mtu,
+        )
+
+    def watch(self, capture: Capture) -> Capture:
+        """A capture whose next whole pass is surveyed by the way."""
+        return _Watched(capture, self)
+
+
+class _Watched(Capture):
+    """Hands on another capture's batches; the first pass is surveyed."""
+
+    def __init__(self, capture: Capture, surveyor: Surveyor) -> None:
+        self.__dict__.update(capture.__dict__)
+        self._capture = capture
+        self._surveyor: Surveyor | None = surveyor
 
     @property
-    def largest(self) -> int:
-        """Bytes of the largest packet behind the link header; 0 without packets."""
-        used = np.flatnonzero(self.sizes)
-        return int(used[-1]) if len(used) else 0
+    def plain(self) -> Savefile | None:
+        """None: every packet has to come by."""
+        return None
+
+    def batches(self, keep: int = 1) -> Iterator[Batch]:
+        """The other capture's batches."""
+        surveyor, self._surveyor = self._surveyor, None
+        for batch in self._capture.batches(keep):
+            self.packets, self.bytes = self._capture.packets, self._capture.bytes
+            if surveyor is not None:
+                surveyor.update(batch)
+            yield batch
 
 
-def survey(capture: Capture, table: FlowTable) -> Survey:
-    """Read an open capture again, after its flow table. Raises CaptureError."""
-    decode = Decoder()
-    sizes = np.zeros(_LARGEST + 1, np.int64)
-    marks = np.zeros(len(table.owner), np.uint8)
-    recent = np.zeros(DUPLICATE_WINDOW, np.uint64)
-    duplicates, backwards, worst = 0, 0, 0
-    last: int | None = None
-    done = 0
+def survey(capture: Capture, mtu: int = 1500) -> Survey:
+    """Read a whole capture and tell what is wrong with its packets. Raises CaptureError."""
+    surveyor = Surveyor(mtu)
     for batch in capture.batches():
-        rows = decode(batch)
-        count = len(batch)
-        lead = np.where(rows["l3"][:count] >= 0, rows["l3"][:count], _NO_L3)
-        behind = np.clip(batch.wirelen.astype(np.int64) - lead, 0, _LARGEST)
-        sizes += np.bincount(behind, minlength=_LARGEST + 1)
-        times = batch.time_ns
-        steps = np.diff(times, prepend=times[0] if last is None else last)
-        backwards += int((steps < 0).sum())
-        worst = max(worst, -int(steps.min()))
-        last = int(times[-1])
-        duplicates += _repeats(batch.data, batch.offset, batch.caplen, batch.wirelen, recent, done)
-        _mark(batch.data, batch.offset, batch.caplen, rows, marks[done : done + count])
-        done += count
-    encrypted = np.zeros(len(table), np.bool_)
-    owners = table.owner[marks[: len(table.owner)] > 0]
-    encrypted[owners[owners >= 0]] = True
-    return Survey(sizes, backwards, worst, duplicates, encrypted)
+        surveyor.update(batch)
+    return surveyor.finish()
 
 
 @kernel
-def _digest(data: U8, begin: int, size: int, seed: np.uint64) -> np.uint64:
-    """64-bit FNV-1a of a frame (G. Fowler, L. C. Noll, K.-P. Vo, 1991)."""
-    value = np.uint64(0xCBF29CE484222325) ^ seed
-    for at in range(begin, begin + size):
-        value = (value ^ np.uint64(data[at])) * np.uint64(0x100000001B3)
-    return value | np.uint64(1)  # 0 is an empty place in the window
+def _be16(address: Word) -> Word:
+    return np.int64(swap16(load16(address)))
 
 
 @kernel
-def _repeats(data: U8, offset: I64, caplen: U32, wirelen: U32, recent: U64, done: int) -> int:
-    """Frames equal to one of the window's; `recent` is a ring over all batches."""
-    found = 0
-    for index in range(offset.size):
-        value = _digest(data, offset[index], as_int(caplen[index]), np.uint64(wirelen[index]))
-        for place in range(recent.size):
-            if recent[place] == value:
-                found += 1
-                break
-        recent[(done + index) % recent.size] = value
-    return found
+def _ip_size(frame: Word, caplen: Word, wirelen: Word, link: Word) -> Word:
+    """Bytes of the IP packet by its own header; of other frames, those behind the link header."""
+    at, kind = 0, 0
+    if link == 1:
+        at = 14
+    elif link == 113:
+        at = 16
+    elif link == 276:
+        at = 20
+    elif link in (0, 108):
+        at = 4
+    if at >= 14 and caplen >= at:
+        kind = _be16(frame if link == 276 else frame + at - 2)
+        while kind in (0x8100, 0x88A8, 0x9100) and caplen >= at + 4:
+            kind = _be16(frame + at + 2)
+            at += 4
+    size = np.int64(0)
+    if kind == 0x0800 and caplen >= at + 4:
+        size = _be16(frame + at + 2)
+    elif kind == 0x86DD and caplen >= at + 6:
+        size = _be16(frame + at + 4)
+        size += 40 if size else 0
+    return size if size else wirelen - at
 
 
 @kernel
-def _mark(data: U8, offset: I64, caplen: U32, rows: PacketRows, marks: U8) -> None:
-    """1 for packets whose payload shows that their flow is encrypted."""
-    for index in range(offset.size):
-        row = rows[index]
-        proto = row.proto
-        if proto == _ESP:
-            marks[index] = 1
-            continue
-        if row.l4 < 0 or row.payload < 4 or not row.flags & 2:
-            continue
-        end = offset[index] + np.int64(caplen[index])
-        at = offset[index] + np.int64(row.l4)
-        if proto == _TCP:
-            if at + 13 > end:
-                continue
-            at += np.int64(data[at + 12] >> 4) * 4
-            if at + 4 > end:
-                continue
-            tls = 20 <= data[at] <= 23 and data[at + 1] == 3 and data[at + 2] <= 4
-            ssh = data[at] == 83 and data[at + 1] == 83 and data[at + 2] == 72  # "SSH-"
-            if tls or (ssh and data[at + 3] == 45):
-                marks[index] = 1
-        elif proto == _UDP:
-            at += 8
-            if at + 5 > end:
-                continue
-            low = min(row.sport, row.dport)
-            if (row.sport == 443 or row.dport == 443) and data[at] & 0xC0 == 0xC0:
-                marks[index] = 1  # QUIC's long header (RFC 9000, 17.2)
-            elif low == 500 or low == 4500 or low == 1194 or max(row.sport, row.dport) == 51820:
-                marks[index] = 1
+def _survey(
+    data: U8,
+    offset: I64,
+    caplen: U32,
+    wirelen: U32,
+    time_ns: I64,
+    link: int,
+    mtu: int,
+    before: int,
+    found: I64,
+    state: I64,
+) -> None:
+    """Count into `found` (packets and first number by kind) what needs no memory of packets."""
+    base = np.int64(data.ctypes.data)
+    for i in range(len(offset)):
+        size, wire, now = np.int64(caplen[i]), np.int64(wirelen[i]), time_ns[i]
+        if size < wire:
+            _count(found, _SNAPPED, before + i)
+        if now == 0:
+            _count(found, _ZERO, before + i)
+        if now < state[_LAST]:
+            _count(found, _BACK, before + i)
+            state[_HOW_FAR] = max(state[_HOW_FAR], state[_LAST] - now)
+        state[_LAST] = now
+        if wire > mtu or wire > state[_LARGEST]:
+            packet = _ip_size(base + offset[i], size, wire, link)
+            state[_LARGEST] = max(state[_LARGEST], packet)
+            if packet > mtu:
+                _count(found, _LARGE, before + i)
+
+
+@kernel
+def _count(found: I64, kind: int, packet: Word) -> None:
+    if found[kind, 0] == 0:
+        found[kind, 1] = packet + 1
+    found[kind, 0] += 1

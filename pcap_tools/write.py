@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.capture import Batch
+from pcap_tools.capture import Batch, link_name
 from pcap_tools.errors import OutputError
 from pcap_tools.kernels import I64, U8, copy_bytes, kernel, store32
 from pcap_tools.walk import MAX_PACKET, U32, Word
@@ -49,6 +49,7 @@ class PcapWriter:
         self.packets = 0
         self.bytes = 0
         self.digest = ""
+        self._link = link
         self._nanoseconds = nanoseconds
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._hash = hashlib.sha256() if digest else None
@@ -66,6 +67,11 @@ class PcapWriter:
 
     def write(self, batch: Batch, keep: npt.NDArray[np.bool_] | None = None) -> None:
         """Append the batch's packets, or those where `keep` (n booleans) is true."""
+        if batch.link != self._link:
+            raise OutputError(
+                f"{self.path}: pcap holds one link type, and this capture has "
+                f"{link_name(self._link)} and {link_name(batch.link)}; write pcapng (OUT.pcapng)"
+            )
         start = 0
         while start < len(batch):
             start, self._fill, packets, octets = _gather(

@@ -172,7 +172,7 @@ def test_outputs_that_cannot_be_written(
         ("corpus flows good.pcap -o x.txt", "ends in .csv, .jsonl, .parquet"),
         ("corpus flows good.pcap -o nowhere/x.csv", "there is no directory nowhere"),
         ("corpus clean half.pcap -o x.pcap", "nothing is left of 8 packets"),
-        ("corpus clean good.pcap other.pcap -o x.pcap", "link types differ"),
+        ("corpus clean good.pcap other.pcap -o x.pcap", "several link types"),
         ("corpus clean good.pcap dir/../good.pcap -o x.pcap", "is given twice"),
         ("corpus clean good.pcap -o x.pcap --keep everything", "unknown rule 'everything'"),
         ("corpus clean good.pcap -o x.pcap --edge nan", "--edge nan"),

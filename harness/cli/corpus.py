@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from harness.cli import corpus_balance, corpus_flows, corpus_label, corpus_rewrite
+from harness.cli import (
+    corpus_balance,
+    corpus_convert,
+    corpus_flows,
+    corpus_label,
+    corpus_rewrite,
+)
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Prepare replay corpora from captures.")
 corpus_flows.register(app)
 corpus_balance.register(app)
+corpus_convert.register(app)
 corpus_label.register(app)
 corpus_rewrite.register(app)

@@ -293,6 +293,8 @@ def _print_inspection(found: Inspection) -> None:
     for name, text in facts.items():
         if text:
             console.print(f"{name:>9}  {text}", markup=False, soft_wrap=True)
+    for line in found.survey.lines():
+        console.print(f"{'damage':>9}  {line}", markup=False, soft_wrap=True)
     console.print(_tally_table("protocol", {**found.protocols, **found.outside}))
     if found.states:
         console.print(_state_table(found))

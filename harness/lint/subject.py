@@ -24,7 +24,7 @@ from pcap_tools.flows import FlowTable
 from pcap_tools.plan import AddressPlan
 from pcap_tools.policy import Policy, judge
 from pcap_tools.strategies import flow_groups, plan_of
-from pcap_tools.survey import Survey, survey
+from pcap_tools.traits import Survey, survey
 
 __all__ = ["Subject", "find_profile", "read_subject"]
 

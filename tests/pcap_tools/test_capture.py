@@ -197,7 +197,7 @@ def test_corruption_names_file_and_offset(tmp_path: Path, field: int) -> None:
     [
         (b"", EmptyCapture, "empty"),
         (b"GIF89a" + bytes(30), UnknownFormat, "neither pcap nor pcapng"),
-        (b"\x1f\x8b\x08" + bytes(30), UnknownFormat, "gzip"),
+        (b"\x1f\x8b\x08" + bytes(30), CaptureError, "damaged gzip"),
         (b"\xd4\xc3\xb2\xa1\x02\x00", CaptureError, "file header"),
         (struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 99, 1), EmptyCapture, "no packet"),
         (section() + interface(), EmptyCapture, "no packet"),
@@ -221,20 +221,40 @@ def test_missing_files_and_directories(tmp_path: Path) -> None:
         open_capture(tmp_path)
 
 
-def test_link_types_that_differ_are_refused(tmp_path: Path) -> None:
+def test_mixed_link_types_come_in_batches_of_one_each(tmp_path: Path) -> None:
     a = write_pcap(tmp_path / "a.pcap", FRAMES)
-    b = write_pcap(tmp_path / "b.pcap", FRAMES, link=101)
+    b = write_pcap(tmp_path / "b.pcap", [(t + 1000, f[14:]) for t, f in FRAMES], link=101)
+    with open_capture([a, b]) as capture:
+        assert capture.links == (1, 101)
+        links = [batch.link for batch in capture.batches()]
+        assert links == [1, 101] * len(FRAMES)
+        with pytest.raises(UnsupportedLink, match=r"Ethernet, raw IP.*pcapng"):
+            _ = capture.link
+    mixed = tmp_path / "mixed.pcapng"
+    frames = [FRAMES[0][1], FRAMES[1][1][14:], FRAMES[2][1][14:], FRAMES[3][1]]
+    blocks = [enhanced(i, f, int(i in (1, 2))) for i, f in enumerate(frames)]
+    mixed.write_bytes(section() + interface() + interface(101) + b"".join(blocks))
+    with open_capture(mixed) as capture:
+        assert capture.link == 1  # as far as it was read
+        assert [(batch.link, batch.first) for batch in capture.batches()] == [
+            (1, 0),
+            (101, 1),
+            (1, 3),
+        ]
+        assert [frame for _, frame, _ in read(capture)] == frames
+        assert capture.links == (1, 101)
+
+
+def test_link_types_without_a_reading_are_refused(tmp_path: Path) -> None:
     c = write_pcap(tmp_path / "c.pcap", FRAMES, link=105)
-    with pytest.raises(UnsupportedLink, match="differ"):
-        open_capture([a, b])
     with pytest.raises(UnsupportedLink, match="105"):
         open_capture(c)
-    mixed = tmp_path / "mixed.pcapng"
+    late = tmp_path / "late.pcapng"
     frame = FRAMES[0][1]
-    mixed.write_bytes(
-        section() + interface() + interface(101) + enhanced(1, frame) + enhanced(2, frame, 1)
+    late.write_bytes(
+        section() + interface() + interface(105) + enhanced(1, frame) + enhanced(2, frame, 1)
     )
-    with open_capture(mixed) as capture, pytest.raises(UnsupportedLink, match="another link type"):
+    with open_capture(late) as capture, pytest.raises(UnsupportedLink, match="105"):
         read(capture)
 
 

@@ -14,8 +14,8 @@ from synth import MS, T0, Frame, Talk, merged, tshark, write_pcap
 
 from pcap_tools.capture import open_capture
 from pcap_tools.flows import FlowTable, flow_table
-from pcap_tools.survey import Survey, survey
 from pcap_tools.table import flow_columns
+from pcap_tools.traits import Survey, survey
 
 
 def read(path: Path) -> tuple[FlowTable, Survey]:

@@ -1,0 +1,148 @@
+"""Where an output's bytes go: a file that gets its name when it is whole, or standard output.
+
+A file may be compressed and hashed on the way, in a thread of its own: both release the
+interpreter's lock for as long as they work on a buffer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from pcap_tools.compression import codec_of_name, compressor
+from pcap_tools.errors import OutputError
+
+__all__ = ["FileSink", "Sink", "StdoutSink", "open_sink"]
+
+
+class Sink(Protocol):
+    """Takes an output's bytes. A buffer may be used again when the next `write` has returned."""
+
+    digest: str
+
+    def write(self, octets: memoryview) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+def open_sink(path: Path | str, *, digest: bool = False) -> Sink:
+    """Standard output for "-", else a file, compressed when its name ends in .gz, .zst or .lz4.
+
+    `digest` asks for the SHA-256 of what is written, in hexadecimal. Raises OutputError.
+    """
+    return StdoutSink() if str(path) == "-" else FileSink(Path(path), digest=digest)
+
+
+class FileSink:
+    """A file under a temporary name, renamed by `commit`; on an error nothing is left of it."""
+
+    def __init__(self, path: Path, *, digest: bool = False) -> None:
+        self.digest = ""
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        codec = codec_of_name(path)
+        self._packer = compressor(codec) if codec else None
+        self._hash = hashlib.sha256() if digest else None
+        self._pool = ThreadPoolExecutor(1) if self._packer or self._hash else None
+        self._pending: Future[None] | None = None
+        try:
+            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def write(self, octets: memoryview) -> None:
+        """Take bytes, which must stay as they are until the next call has returned."""
+        if self._pool is None:
+            self._put(octets)
+            return
+        self._wait()
+        self._pending = self._pool.submit(self._work, octets)
+
+    def commit(self) -> None:
+        """Write what is left and give the file its name. Raises OutputError."""
+        try:
+            self._wait()
+            if self._packer is not None:
+                self._store(self._packer.flush())
+            if self._hash is not None:
+                self.digest = self._hash.hexdigest()
+            try:
+                os.close(self._fd)
+                self._fd = -1
+                self._temporary.replace(self._path)
+            except OSError as error:
+                raise self._failure(error) from None
+        except BaseException:
+            self.abandon()
+            raise
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def abandon(self) -> None:
+        """Remove the unfinished file."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1
+        with contextlib.suppress(FileNotFoundError):
+            self._temporary.unlink()
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _work(self, octets: memoryview) -> None:
+        self._store(octets if self._packer is None else self._packer.compress(octets))
+
+    def _store(self, octets: bytes | memoryview) -> None:
+        if self._hash is not None:
+            self._hash.update(octets)
+        self._put(memoryview(octets))
+
+    def _put(self, octets: memoryview) -> None:
+        at = 0
+        try:
+            while at < len(octets):
+                at += os.write(self._fd, octets[at:])
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: OSError) -> OutputError:
+        return OutputError(f"{self._path}: cannot be written: {error.strerror}")
+
+
+class StdoutSink:
+    """Standard output; what was written before an error stays written. Refuses a terminal."""
+
+    def __init__(self) -> None:
+        self.digest = ""
+        if sys.stdout.isatty():
+            raise OutputError("standard output is a terminal; redirect it, or give -o FILE")
+        self._stream = sys.stdout.buffer
+
+    def write(self, octets: memoryview) -> None:
+        """Take bytes. Raises OutputError when the reader has gone."""
+        try:
+            self._stream.write(octets)
+        except OSError as error:
+            raise OutputError(f"standard output: cannot be written: {error.strerror}") from None
+
+    def commit(self) -> None:
+        """Hand on what is buffered. Raises OutputError."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise OutputError(f"standard output: cannot be written: {error.strerror}") from None
+
+    def abandon(self) -> None:
+        """Nothing can be taken back."""
