@@ -27,6 +27,8 @@ from pcap_tools.hygiene import Hygiene
 from pcap_tools.survey import Finding, survey
 
 FRAMES = Talk(ms=7).whole().frames
+# Given, or scapy asks the network for them.
+MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 ROOT = Path(__file__).resolve().parents[2]
 CORPORA = sorted(
     path
@@ -46,7 +48,7 @@ def run(*arguments: str | Path) -> Result:
 
 def damaged() -> list[Frame]:
     """One of everything: a snapped, a timeless, an early, a large and a repeated packet."""
-    large = Ether() / IP() / TCP(flags="A") / Raw(bytes(2900))
+    large = Ether(**MACS) / IP() / TCP(flags="A") / Raw(bytes(2900))
     frames = list(FRAMES)
     frames.insert(4, frames[3])
     return [*frames, (T0 - 2 * 10**9, bytes(large)), (0, b"z" * 60)]
@@ -73,11 +75,11 @@ def test_the_survey_sees_the_ip_packet_not_the_frame(tmp_path: Path) -> None:
     """A full-sized packet with two VLAN tags, and one with padding, are within the MTU."""
     from scapy.layers.l2 import Dot1Q
 
-    full = Ether() / Dot1Q(vlan=1) / Dot1Q(vlan=2) / IP() / TCP() / Raw(bytes(1460))
-    more = Ether() / IP() / TCP() / Raw(bytes(1461))
+    full = Ether(**MACS) / Dot1Q(vlan=1) / Dot1Q(vlan=2) / IP() / TCP() / Raw(bytes(1460))
+    more = Ether(**MACS) / IP() / TCP() / Raw(bytes(1461))
     frames = [
         (T0, bytes(full)),
-        (T0, bytes(Ether() / IP() / TCP()) + bytes(1600)),
+        (T0, bytes(Ether(**MACS) / IP() / TCP()) + bytes(1600)),
         (T0, bytes(more)),
     ]
     with open_capture(write_pcap(tmp_path / "a.pcap", frames)) as capture:

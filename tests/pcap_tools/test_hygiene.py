@@ -33,6 +33,8 @@ from pcap_tools.hygiene import Hygiene, Prepared, open_prepared
 from pcap_tools.output import open_output
 
 FRAMES = Talk(ms=7).whole().frames
+# Given, or scapy asks the network for them.
+MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 
 
 def prepared(path: Path | list[Path], hygiene: Hygiene) -> list[tuple[int, bytes, int]]:
@@ -103,8 +105,8 @@ def test_dedup_of_a_routed_mirror(tmp_path: Path) -> None:
         after /= before[IP].copy()
         after[IP].ttl -= 1
         del after[IP].chksum
-        six = Ether() / IPv6(src="fd00::1", dst="fd00::2", hlim=64) / UDP() / Raw(bytes([i]))
-        far = Ether(dst="02:bb:00:00:00:01") / IPv6(bytes(six[IPv6]))
+        six = Ether(**MACS) / IPv6(src="fd00::1", dst="fd00::2", hlim=64) / UDP() / Raw(bytes([i]))
+        far = Ether(src="02:bb:00:00:00:02", dst="02:bb:00:00:00:01") / IPv6(bytes(six[IPv6]))
         far[IPv6].hlim = 63
         frames += [(time, bytes(p)) for p in (before, after, six, far)]
     source = write_pcap(tmp_path / "a.pcap", frames)
@@ -255,7 +257,7 @@ def test_resegmented_streams_are_the_same_to_tshark(tmp_path: Path, six: bool, v
 
 
 def test_what_cannot_be_cut_is_kept_and_counted(tmp_path: Path) -> None:
-    ether = Ether()
+    ether = Ether(**MACS)
     packets = [
         ether / IP() / UDP() / Raw(bytes(3000)),
         ether / IP(flags="MF") / TCP() / Raw(bytes(3000)),
@@ -281,7 +283,7 @@ def test_what_cannot_be_cut_is_kept_and_counted(tmp_path: Path) -> None:
 
 def test_a_length_of_zero_is_a_segment_without_one(tmp_path: Path) -> None:
     """Some drivers leave the IP length of a segment over 64 KB, or of any, at 0."""
-    packet = Ether() / IP(len=0) / TCP(flags="PA", seq=7) / Raw(bytes(range(256)) * 20)
+    packet = Ether(**MACS) / IP(len=0) / TCP(flags="PA", seq=7) / Raw(bytes(range(256)) * 20)
     source = write_pcap(tmp_path / "a.pcap", [(T0, bytes(packet))])
     found = prepared(source, Hygiene(resegment=1500))
     assert b"".join(frame[54:] for _, frame, _ in found) == bytes(range(256)) * 20
