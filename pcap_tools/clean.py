@@ -163,9 +163,11 @@ def clean(
     return done
 
 
-def read_table(capture: Capture, idle_s: float, progress: Progress | None = None) -> FlowTable:
+def read_table(
+    capture: Capture, idle_s: float, progress: Progress | None = None, *, inner: bool = False
+) -> FlowTable:
     """The flow table of an open capture, telling `progress` how far it is."""
-    decode, tracker = Decoder(), FlowTracker(idle_s)
+    decode, tracker = Decoder(inner), FlowTracker(idle_s)
     for batch in capture.batches():
         tracker.update(batch, decode(batch))
         if progress is not None:

@@ -176,13 +176,19 @@ class FlowTracker:
 
 
 def flow_table(
-    paths: Sequence[Path | str] | Path | str | Capture, idle_s: float = IDLE_S
+    paths: Sequence[Path | str] | Path | str | Capture,
+    idle_s: float = IDLE_S,
+    *,
+    inner: bool = False,
 ) -> FlowTable:
-    """The flow table of captures (or of an open Capture). Raises CaptureError."""
+    """The flow table of captures (or of an open Capture), of what tunnels carry with `inner`.
+
+    Raises CaptureError.
+    """
     if not isinstance(paths, Capture):
         with open_capture(paths) as capture:
-            return flow_table(capture, idle_s)
-    decode = Decoder()
+            return flow_table(capture, idle_s, inner=inner)
+    decode = Decoder(inner)
     tracker = FlowTracker(idle_s)
     for batch in paths.batches():
         tracker.update(batch, decode(batch))

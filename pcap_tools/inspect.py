@@ -94,7 +94,7 @@ def inspect(
             flows=len(table),
             flows_per_s=len(table) / span if span > 0 else 0.0,
             concurrent_flows=flow_seconds / span if span > 0 else 0.0,
-            vlans=len(np.unique(rows["vlan"][rows["vlan"] > 0])),
+            vlans=int(np.count_nonzero(np.unique(rows["vlan"] & 0xFFFFFF))),
             snapped_packets=int(rows["truncated"].sum()) + int(table.frames[1, 0]),
             missing_bytes=int(table.missing.sum()),
             protocols=_protocols(rows),

@@ -189,6 +189,7 @@ def _ends(rows: FlowRows) -> list[str]:
 
 
 def _vlan(number: int) -> str:
+    number &= 0xFFFFFF  # above: how many tunnels the flow is in
     if number == 0:
         return ""
     return f"{number >> 12}.{number & 4095}" if number >> 12 else str(number)

@@ -1,0 +1,137 @@
+"""From the beginning of a frame to its IP header: link layers, VLAN tags, MPLS, PPPoE."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pcap_tools.kernels import kernel, load16, load32, load_u8, swap16, swap32
+from pcap_tools.packet import Row
+from pcap_tools.walk import Word
+
+__all__ = ["be16", "be32", "byte_at", "link_layer", "payload_of"]
+
+_NULL = 0
+_ETHERNET = 1
+_LOOP = 108
+_SLL = 113
+_SLL2 = 276
+# Flag bits of pcap_tools.packet.
+_SNAPPED = 16
+_MALFORMED = 32
+
+
+@kernel
+def be16(address: Word) -> Word:
+    return np.int64(swap16(load16(address)))
+
+
+@kernel
+def be32(address: Word) -> Word:
+    return np.int64(swap32(load32(address)))
+
+
+@kernel
+def byte_at(address: Word) -> Word:
+    return np.int64(load_u8(address))
+
+
+@kernel
+def link_layer(frame: Word, caplen: Word, link: Word, row: Row) -> Word:
+    """Offset of the IP header, or -1 for other than IP; sets ethertype, vlan, MALFORMED."""
+    short = np.uint16(0 if row.flags & np.uint16(_SNAPPED) else _MALFORMED)
+    if link in (_ETHERNET, _SLL):
+        at = 14 if link == _ETHERNET else 16
+        if caplen < at:
+            row.flags |= short
+            return -1
+        kind = be16(frame + at - 2)
+    elif link == _SLL2:
+        at = 20
+        if caplen < at:
+            row.flags |= short
+            return -1
+        kind = be16(frame)
+    elif link in (_NULL, _LOOP):
+        # The address family before the packet has one number or another by system: the IP
+        # version tells the same.
+        return 4
+    else:
+        return 0
+    return payload_of(frame, at, kind, caplen, row)
+
+
+@kernel
+def payload_of(frame: Word, at: Word, kind: Word, caplen: Word, row: Row) -> Word:
+    """Offset of the IP header behind EtherType `kind`, whose payload is at `at`; -1 without one.
+
+    Walks VLAN tags, MPLS labels, PPPoE and Ethernet in MPLS, in any order; each step goes on in
+    the frame. Appends to the row's vlan (the two innermost tags stay), sets ethertype, MALFORMED.
+    """
+    short = np.uint16(0 if row.flags & np.uint16(_SNAPPED) else _MALFORMED)
+    while True:
+        row.ethertype = np.uint16(kind)
+        if kind == 0x0800 or kind == 0x86DD:
+            return at
+        if kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
+            if caplen < at + 4:
+                row.flags |= short
+                return -1
+            tag = be16(frame + at) & 0xFFF
+            row.vlan = np.uint32(((np.int64(row.vlan) & 0xFFF) << 12) | tag)
+            kind = be16(frame + at + 2)
+            at += 4
+        elif kind == 0x8847 or kind == 0x8848:
+            at = _behind_labels(frame, at, caplen)
+            if at < 0:
+                row.flags |= short
+                return -1
+            # Without a protocol field, the first nibble tells (RFC 4928).
+            nibble = byte_at(frame + at) >> 4 if at < caplen else 15
+            if nibble == 4 or nibble == 6:
+                return at
+            at = _pseudowire(frame, at, caplen)
+            if at < 0:
+                return -1
+            kind = be16(frame + at - 2)
+        elif kind == 0x8864:
+            if caplen < at + 8:
+                row.flags |= short
+                return -1
+            inner = be16(frame + at + 6)
+            at += 8
+            if inner == 0x0021 or inner == 0x0057:
+                return at
+            if inner != 0x0281 and inner != 0x0283:
+                return -1
+            kind = 0x8847
+        else:
+            return -1
+
+
+@kernel
+def _behind_labels(frame: Word, at: Word, caplen: Word) -> Word:
+    """Offset behind an MPLS label stack, -1 when the frame ends first."""
+    while at + 4 <= caplen:
+        at += 4
+        if byte_at(frame + at - 2) & 1:
+            return at
+    return -1
+
+
+@kernel
+def _pseudowire(frame: Word, at: Word, caplen: Word) -> Word:
+    """Offset behind the Ethernet header in an MPLS pseudowire (RFC 4448), or -1 if it is none.
+
+    A control word, if there is one, begins with a zero nibble, but so do many MAC addresses:
+    what stands in the place of the EtherType decides.
+    """
+    if at + 18 <= caplen and byte_at(frame + at) >> 4 == 0 and _plausible(be16(frame + at + 16)):
+        return at + 18
+    if at + 14 <= caplen and _plausible(be16(frame + at + 12)):
+        return at + 14
+    return -1
+
+
+@kernel
+def _plausible(kind: Word) -> bool:
+    return kind in (0x0800, 0x86DD, 0x8100, 0x88A8, 0x9100, 0x8847, 0x8864, 0x0806)
