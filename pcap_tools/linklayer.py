@@ -80,6 +80,12 @@ def payload_of(frame: Word, at: Word, kind: Word, caplen: Word, row: Row) -> Wor
             row.vlan = np.uint32(((np.int64(row.vlan) & 0xFFF) << 12) | tag)
             kind = be16(frame + at + 2)
             at += 4
+        elif kind == 0x8926:  # VN-tag (IEEE 802.1BR's forerunner): 4 bytes, then the EtherType
+            if caplen < at + 6:
+                row.flags |= short
+                return -1
+            kind = be16(frame + at + 4)
+            at += 6
         elif kind == 0x8847 or kind == 0x8848:
             at = _behind_labels(frame, at, caplen)
             if at < 0:

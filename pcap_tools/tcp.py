@@ -131,7 +131,14 @@ def _history(flow: Row, flags: Word, payload: Word, end: Word) -> None:
 def _from_inactive(flow: Row, flags: Word, payload: Word, end: Word, peer: Word) -> None:
     if flags & _SYN:
         if end == 0:
-            _set(flow, end, _SYN_ACK_SENT if flags & _ACK else _SYN_SENT)
+            if flags & _ACK:
+                _set(flow, end, _SYN_ACK_SENT)
+            elif flow.synack and flow.state[peer] == _ESTABLISHED:
+                # The SYN was captured after its answer, for example on another interface. It has
+                # the acknowledged number, or it would have opened a flow (Zeek: FlipRoles).
+                _set(flow, end, _ESTABLISHED)
+            else:
+                _set(flow, end, _SYN_SENT)
         else:
             if flow.state[peer] == _SYN_SENT:
                 _set(flow, peer, _ESTABLISHED)

@@ -1,10 +1,10 @@
 """Look into tunnels: from the row of a tunnel's packet to that of the IP packet it carries.
 
 IP in IP (RFC 2003, RFC 4213), MPLS in IP (RFC 4023), GRE (RFC 2784, RFC 2890, RFC 1701's routing;
-NVGRE, RFC 7637; version 1 with PPP, RFC 2637), ERSPAN I, II and III (draft-foschiano-erspan),
-VXLAN (RFC 7348, also on Linux's first port), Geneve (RFC 8926), GTP-U (3GPP TS 29.281) and Teredo
-(RFC 4380), each in each other, up to `DEPTH`. What is neither encrypted nor compressed can be
-read; PPP payloads other than IP stay their tunnel's.
+NVGRE, RFC 7637; in UDP, RFC 8086; version 1 with PPP, RFC 2637), ERSPAN I, II and III
+(draft-foschiano-erspan), VXLAN (RFC 7348, also on Linux's first port), Geneve (RFC 8926), GTP-U
+(3GPP TS 29.281) and Teredo (RFC 4380), each in each other, up to `DEPTH`. What is neither encrypted
+nor compressed can be read; PPP payloads other than IP stay their tunnel's.
 
 A packet is believed to be a tunnel's by its protocol number or UDP port, and by an inner IP
 header whose lengths agree with what surrounds it. Otherwise, and when it is not IP (ARP in
@@ -31,8 +31,8 @@ __all__ = ["DEPTH", "UDP_PORTS", "descend_rows", "inner_frame"]
 DEPTH = 8
 """Tunnels in tunnels that are followed."""
 
-UDP_PORTS = (4789, 8472, 6081, 2152, 3544)
-"""Ports by which VXLAN (IANA's and Linux's), Geneve, GTP-U and Teredo are recognised."""
+UDP_PORTS = (4789, 8472, 6081, 2152, 3544, 4754)
+"""Ports by which VXLAN (IANA's and Linux's), Geneve, GTP-U, Teredo and GRE are recognised."""
 
 _IPIP = 4
 _UDP = 17
@@ -247,6 +247,8 @@ def _in_udp(frame: Word, at: Word, limit: Word, sport: Word, dport: Word) -> Wor
         if kind not in (_V4, _V6, _BRIDGED, _LABELS):
             return _NOTHING, at
         return kind, at + 8 + (first & 0x3F) * 4
+    if dport == 4754:
+        return _gre(frame, at, limit)
     if dport == 2152 or sport == 2152:
         return _gtp(frame, at, limit)
     if dport == 3544 or sport == 3544:
