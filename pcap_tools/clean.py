@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pcap_tools.capture import Capture, link_name, open_capture
+from pcap_tools.changes import Changes, change_lines
 from pcap_tools.decode import Decoder
 from pcap_tools.errors import EmptyCapture
 from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable, FlowTracker
 from pcap_tools.kernels import I32
-from pcap_tools.policy import RULES, Policy, judge, packet_rules
+from pcap_tools.policy import NEEDS_CHECKSUMS, RULES, Policy, judge, packet_rules
 from pcap_tools.table import COLUMNS, flow_columns, write_atomically
 from pcap_tools.write import PcapWriter, refuse_inputs
 
@@ -58,6 +59,8 @@ class Forecast:
 class CleanReport:
     """What was cleaned, kept and dropped; `dropped_flows` has a row (COLUMNS) a dropped flow.
 
+    `changes` tells how the output differs from the packets kept: Changes.report.
+
     `sha256` is the output's. `ignored_bytes` are those of a truncated tail of the input. Times are
     ns since the epoch, of the first and the last packet of the input.
     """
@@ -74,14 +77,19 @@ class CleanReport:
     policy: Policy
     result: Forecast
     dropped_flows: tuple[dict[str, Any], ...]
+    changes: dict[str, Any]
 
     def lines(self) -> list[str]:
         """What happened, for people: one line for what was kept and one a reason."""
         kept = [f"kept {self.result.kept} of {self.result.all}"]
-        return kept + [
-            f"dropped {name}: {tally} ({RULES[name]})"
-            for name, tally in self.result.dropped.items()
-        ]
+        return (
+            kept
+            + [
+                f"dropped {name}: {tally} ({RULES[name]})"
+                for name, tally in self.result.dropped.items()
+            ]
+            + change_lines(self.changes)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The report's JSON form, as written to OUT.clean.json."""
@@ -104,11 +112,15 @@ class CleanReport:
                 "drop": [name for name in RULES if name in self.policy.drop],
                 "edge_s": self.policy.edge_s,
                 "idle_s": self.policy.idle_s,
+                "flows_by": "inner" if self.policy.inner else "outer",
+                "close": self.policy.close,
+                "checksums": self.policy.checksums,
             },
             "in": tally_json(result.all),
             "kept": tally_json(result.kept),
             "dropped": {name: tally_json(tally) for name, tally in result.dropped.items()},
             "rules": {name: RULES[name] for name in result.dropped},
+            **self.changes,
             "dropped_flows": list(self.dropped_flows),
         }
 
@@ -130,7 +142,12 @@ def clean(
     output = Path(output)
     with open_capture(paths) as capture:
         refuse_inputs(output, capture.paths)
-        table = read_table(capture, policy.idle_s, progress)
+        table = read_table(capture, policy.idle_s, progress, policy)
+        closing = None
+        if policy.close:
+            from pcap_tools.closing import close_flows
+
+            table, closing = close_flows(capture, table, policy)
         result = forecast(table, policy)
         if result.kept.packets == 0:
             reasons = ", ".join(f"{name} {t.packets:,}" for name, t in result.dropped.items())
@@ -138,7 +155,8 @@ def clean(
                 f"{_names(capture)}: nothing is left of {result.all.packets:,} packets "
                 f"(dropped: {reasons}); keep more with --keep, or record a longer capture"
             )
-        digest = _copy(capture, output, kept_owners(table, policy), table.owner, progress)
+        changes = Changes(closing, policy.checksums == "fix")
+        digest = _copy(capture, output, kept_owners(table, policy), table.owner, changes, progress)
         _, reason = judge(table, policy)
         columns = flow_columns(table, policy, np.flatnonzero(reason))
         done = CleanReport(
@@ -156,6 +174,7 @@ def clean(
             dropped_flows=tuple(
                 dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns.values(), strict=True)
             ),
+            changes=changes.report(table, policy),
         )
     text = _report_text(done)
     beside = output.with_name(output.name + ".clean.json") if report is None else Path(report)
@@ -164,15 +183,30 @@ def clean(
 
 
 def read_table(
-    capture: Capture, idle_s: float, progress: Progress | None = None, *, inner: bool = False
+    capture: Capture, idle_s: float, progress: Progress | None = None, policy: Policy | None = None
 ) -> FlowTable:
-    """The flow table of an open capture, telling `progress` how far it is."""
-    decode, tracker = Decoder(inner), FlowTracker(idle_s)
+    """The flow table of an open capture, telling `progress` how far it is.
+
+    Without a policy, flows are taken by outer headers and no checksum is verified.
+    """
+    policy = policy or Policy()
+    decode, tracker = Decoder(policy.inner), FlowTracker(idle_s)
+    wrong = None
+    if NEEDS_CHECKSUMS in policy.drop:
+        from pcap_tools.verify import BadChecksums  # kernels that only who asks must load
+
+        wrong = BadChecksums()
     for batch in capture.batches():
-        tracker.update(batch, decode(batch))
+        rows = decode(batch)
+        tracker.update(batch, rows)
+        if wrong is not None:
+            wrong.update(batch, rows)
         if progress is not None:
             progress("reading flows", capture.bytes + 16 * capture.packets, capture.size)
-    return tracker.finish()
+    table = tracker.finish()
+    if wrong is None:
+        return table
+    return replace(table, bad_checksums=wrong.flows(table.owner, len(table)))
 
 
 def forecast(table: FlowTable, policy: Policy) -> Forecast:
@@ -225,6 +259,7 @@ def _copy(
     output: Path,
     kept: npt.NDArray[np.bool_],
     owner: I32,
+    changes: Changes,
     progress: Progress | None,
 ) -> str:
     with PcapWriter(
@@ -234,9 +269,12 @@ def _copy(
         snaplen=capture.snaplen,
         digest=True,
     ) as writer:
-        for batch in capture.batches():
-            owners = owner[batch.first : batch.first + len(batch)]
-            writer.write(batch, kept[owners - ORPHAN_FRAGMENT])
+        pairs = (
+            (batch, kept[owner[batch.first : batch.first + len(batch)] - ORPHAN_FRAGMENT])
+            for batch in capture.batches()
+        )
+        for batch, keep in changes.applied(pairs):
+            writer.write(batch, keep)
             if progress is not None:
                 progress("copying", capture.bytes + 16 * capture.packets, capture.size)
     return writer.digest

@@ -43,6 +43,9 @@ class FlowTable:
     `direction` (one a packet) is 0 from client to server (and without a flow), 1 from the server.
     `first_ns` and `last_ns` bound the capture; `frames` counts packets and bytes by owner code
     −4 … −1 and, last, of flows: shape (5, 2).
+
+    When they were looked for: `bad_checksums`, packets with a wrong checksum of each flow;
+    `closed`, how each flow is ended by packets of our own, an index into pcap_tools.policy.CLOSE.
     """
 
     rows: FlowRows
@@ -53,6 +56,8 @@ class FlowTable:
     first_ns: int
     last_ns: int
     frames: I64
+    bad_checksums: I64 | None = None
+    closed: U8 | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -70,7 +70,7 @@ def inspect(
     """Read captures and tell what is in them. Raises CaptureError."""
     policy = policy or Policy()
     with open_capture(paths) as capture:
-        table = read_table(capture, policy.idle_s, progress)
+        table = read_table(capture, policy.idle_s, progress, policy)
         rows = table.rows
         span = (table.last_ns - table.first_ns) / 1e9
         flow_seconds = float((rows["last_ns"] - rows["first_ns"]).sum()) / 1e9

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +30,9 @@ Keep = Annotated[
 Drop = Annotated[
     list[str] | None,
     typer.Option(
-        "--drop", metavar="RULE", help="Apply this rule too: rejected, one-way (may be repeated)."
+        "--drop",
+        metavar="RULE",
+        help="Apply this rule too: checksum, rejected, one-way (may be repeated).",
     ),
 ]
 Edge = Annotated[
@@ -45,11 +48,27 @@ Idle = Annotated[
     float,
     typer.Option("--idle", metavar="S", help="Silence that ends a UDP or ICMP flow, in seconds."),
 ]
+FlowsBy = Annotated[
+    str,
+    typer.Option(
+        "--flows-by",
+        metavar="outer|inner",
+        help="Packets of a tunnel make the tunnel's flow (outer), or those inside it (inner).",
+    ),
+]
+Checksums = Annotated[
+    str,
+    typer.Option(
+        "--checksums",
+        metavar="keep|drop|fix",
+        help="Wrong checksums: keep, drop the whole flow (rule checksum), or put right (clean).",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 _RULES = (
     "\n\nRules: midstream, unanswered, capture-loss, unterminated, truncated, edge, fragment, "
-    "malformed, non-ip (on); rejected, one-way (off)."
+    "malformed, non-ip (on); checksum, rejected, one-way (off)."
 )
 
 
@@ -75,13 +94,15 @@ def inspect(
     drop: Drop = None,
     edge: Edge = 1.0,
     idle: Idle = 60.0,
+    flows_by: FlowsBy = "outer",
+    checksums: Checksums = "keep",
     as_json: AsJson = False,
 ) -> None:
     """Tell what a capture holds."""
     from pcap_tools.inspect import inspect as look
 
     with _progress() as progress:
-        found = look(inputs, _policy(keep, drop, edge, idle), progress)
+        found = look(inputs, _policy(keep, drop, edge, idle, flows_by, checksums), progress)
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
     else:
@@ -97,6 +118,8 @@ def flows(
     drop: Drop = None,
     edge: Edge = 1.0,
     idle: Idle = 60.0,
+    flows_by: FlowsBy = "outer",
+    checksums: Checksums = "keep",
     as_json: AsJson = False,
 ) -> None:
     """Write the flow table."""
@@ -105,11 +128,11 @@ def flows(
     from pcap_tools.clean import forecast, read_table
     from pcap_tools.table import check_suffix, write_flows
 
-    policy = _policy(keep, drop, edge, idle)
+    policy = _policy(keep, drop, edge, idle, flows_by, checksums)
     check_suffix(output)
     check_outputs([output], inputs)
     with open_capture(inputs) as capture, _progress() as progress:
-        table = read_table(capture, policy.idle_s, progress)
+        table = read_table(capture, policy.idle_s, progress, policy)
         write_flows(table, output, policy)
     result = forecast(table, policy)
     if as_json:
@@ -130,13 +153,25 @@ def clean(
     drop: Drop = None,
     edge: Edge = 1.0,
     idle: Idle = 60.0,
+    close: Annotated[
+        str,
+        typer.Option(
+            "--close",
+            metavar="fin|rst",
+            help="End unterminated flows by a FIN exchange or a reset, where that can be done "
+            "correctly, instead of dropping them.",
+        ),
+    ] = "",
+    flows_by: FlowsBy = "outer",
+    checksums: Checksums = "keep",
     as_json: AsJson = False,
 ) -> None:
     """Strip half-flows."""
     from harness.cli.outputs import check_outputs
+    from pcap_tools.changes import change_lines
     from pcap_tools.clean import clean as strip
 
-    policy = _policy(keep, drop, edge, idle)
+    policy = replace(_policy(keep, drop, edge, idle, flows_by, checksums), close=close)
     check_outputs([output, report or _beside(output, "clean")], inputs)
     with _progress() as progress:
         done = strip(inputs, output, policy, report=report, progress=progress)
@@ -144,6 +179,8 @@ def clean(
         print(json.dumps(done.as_json(), indent=1))
         return
     _print_forecast(done.result, "dropped")
+    for line in change_lines(done.changes):
+        print(line)
     print(f"{done.output}: {done.result.kept}")
     print(f"sha256 {done.sha256}")
     _print_ignored(done.ignored_bytes)
@@ -153,12 +190,25 @@ def _beside(output: Path, what: str) -> Path:
     return Path(f"{output}.{what}.json")
 
 
-def _policy(keep: list[str] | None, drop: list[str] | None, edge: float, idle: float) -> Policy:
-    from pcap_tools.policy import DEFAULT_DROP, Policy
+def _policy(
+    keep: list[str] | None,
+    drop: list[str] | None,
+    edge: float,
+    idle: float,
+    flows_by: str,
+    checksums: str,
+) -> Policy:
+    from pcap_tools.errors import PcapError
+    from pcap_tools.policy import DEFAULT_DROP, NEEDS_CHECKSUMS, Policy
 
-    wanted = frozenset(keep or ())
+    if flows_by not in ("outer", "inner"):
+        raise PcapError(f"--flows-by {flows_by}: give outer or inner")
+    wanted, more = frozenset(keep or ()), frozenset(drop or ())
     Policy(drop=wanted)  # refuses unknown names
-    return Policy((DEFAULT_DROP | frozenset(drop or ())) - wanted, edge, idle)
+    if checksums == "drop":
+        more, checksums = more | {NEEDS_CHECKSUMS}, "keep"
+    rules = (DEFAULT_DROP | more) - wanted
+    return Policy(rules, edge, idle, inner=flows_by == "inner", checksums=checksums)
 
 
 @contextmanager
