@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pcap_tools.kernels import U8, kernel
 from pcap_tools.packet import Row
 from pcap_tools.walk import Word
@@ -66,20 +64,13 @@ def conn_states(flows: Row, codes: U8) -> None:
 
 
 @kernel
-def _sized(flow: Row, end: Word) -> bool:
-    """Zeek's TCP_Endpoint::Size() > 0: the end sent data, or the other acknowledged some."""
-    sent = (np.int64(flow.next[end]) - np.int64(flow.start[end])) & 0xFFFFFFFF
-    return bool(flow.sized[end] or (flow.known[end] and sent > 1 + flow.fin[end]))
-
-
-@kernel
 def _tcp_state(flow: Row) -> Word:
     client = flow.state[0]
     server = flow.state[1]
     client_silent = client in (_INACTIVE, _PARTIAL)
     server_silent = server in (_INACTIVE, _PARTIAL)
     if server == _RESET:
-        empty = not _sized(flow, 0) and not _sized(flow, 1)
+        empty = not flow.sized[0] and not flow.sized[1]
         if client in (_SYN_SENT, _SYN_ACK_SENT) or (client == _RESET and empty):
             return _REJ
         return _RSTRH if client_silent else _RSTR

@@ -77,8 +77,6 @@ def advance(flow: Row, row: Row, end: Word, holes: Row, pool: Row) -> None:
     payload = np.int64(row.payload)
     _history(flow, flags, payload, end)
     _sequence(flow, row, end, peer, holes, pool)
-    if payload > 0 and not flags & _RST:
-        flow.sized[end] = 1
     if flags & _SYN:
         if end == 0 and not flags & _ACK:
             flow.syn = 1
@@ -189,9 +187,15 @@ def _sequence(flow: Row, row: Row, end: Word, peer: Word, holes: Row, pool: Row)
         flow.start[end] = row.seq if flags & _SYN else np.uint32((begin - 1) & 0xFFFFFFFF)
         flow.next[end] = row.seq
         _forget(flow, end, holes, pool)
+    ended = 1 if flow.fin[end] or flags & _FIN else 0
+    if flow.state[end] != _RESET and _beyond(begin + length, flow.start[end], ended):
+        flow.sized[end] = 1
     _cover(flow, begin, length, end, holes, pool)
     if flags & _ACK:
         acked = np.int64(row.ack)
+        active = flow.known[peer] and flow.state[peer] != _INACTIVE
+        if active and _beyond(acked, flow.start[peer], np.int64(flow.fin[peer])):
+            flow.sized[peer] = 1
         if not flow.known[peer]:
             # Nothing of the peer was seen yet: what was acknowledged before is before the capture.
             flow.known[peer] = 1
@@ -201,6 +205,12 @@ def _sequence(flow: Row, row: Row, end: Word, peer: Word, holes: Row, pool: Row)
         if 0 < ahead < _FAR:
             _open(flow, np.uint32(flow.next[peer]), row.ack, peer, holes, pool)
             flow.next[peer] = row.ack
+
+
+@kernel
+def _beyond(number: Word, start: Word, ended: Word) -> bool:
+    """Whether there are data between the SYN numbered `start` and `number`, less a FIN."""
+    return bool(1 + ended < _delta(number & 0xFFFFFFFF, start) < _FAR)
 
 
 @kernel
