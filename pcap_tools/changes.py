@@ -44,7 +44,8 @@ class Changes:
         """What was changed, for the report: `closed` and `fixed_checksums` when asked for.
 
         `closed` holds how many flows were ended, with how many packets and bytes of frames, and
-        `flows`: a row (COLUMNS) each, with `closed` (fin or rst).
+        `flows`: a row (COLUMNS) each, with `closed` (fin or rst). `tunnels`, when there are any,
+        counts the flows that were judged as tunnels, whatever is inside.
         """
         found: dict[str, Any] = {}
         if self._closing is not None:
@@ -63,6 +64,13 @@ class Changes:
             }
         if self._fix:
             found["fixed_checksums"] = self._fixed
+        if not policy.inner:
+            from pcap_tools.tunnels import tunnel_flows
+
+            outer = table.rows[tunnel_flows(table.rows)]
+            if len(outer):
+                sums = {name: int(outer[name].sum()) for name in ("packets", "bytes")}
+                found["tunnels"] = {"flows": len(outer), **sums}
         return found
 
     def _repaired(self, batches: Iterable[Kept]) -> Iterator[Kept]:
@@ -87,4 +95,10 @@ def change_lines(changes: dict[str, Any]) -> list[str]:
         )
     if "fixed_checksums" in changes:
         lines.append(f"put right the checksums of {changes['fixed_checksums']:,} packets")
+    if "tunnels" in changes:
+        tunnels = changes["tunnels"]
+        lines.append(
+            f"{tunnels['flows']:,} flows are tunnels ({tunnels['packets']:,} packets): "
+            "--flows-by inner judges what they carry"
+        )
     return lines

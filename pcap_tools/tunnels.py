@@ -19,14 +19,16 @@ session) are not.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from pcap_tools.decode import network
+from pcap_tools.flowrow import FlowRows
 from pcap_tools.kernels import I64, U8, kernel
 from pcap_tools.linklayer import be16, byte_at, payload_of
 from pcap_tools.packet import PacketRows, Row
 from pcap_tools.walk import U32, Word
 
-__all__ = ["DEPTH", "UDP_PORTS", "descend_rows", "inner_frame"]
+__all__ = ["DEPTH", "UDP_PORTS", "descend_rows", "inner_frame", "tunnel_flows"]
 
 DEPTH = 8
 """Tunnels in tunnels that are followed."""
@@ -56,6 +58,13 @@ _BRIDGED = 0x6558  # transparent Ethernet bridging
 _PPP = 0x880B
 _LABELS = 0x8847
 _ANY_IP = 1  # IPv4 or IPv6, by the first nibble
+
+
+def tunnel_flows(rows: FlowRows) -> npt.NDArray[np.bool_]:
+    """Which flows (FLOW rows) are tunnels, by protocol number or UDP port alone."""
+    udp = (rows["proto"] == _UDP) & np.isin(rows["port"], UDP_PORTS).any(axis=1)
+    found: npt.NDArray[np.bool_] = udp | np.isin(rows["proto"], [_IPIP, _IPV6, _GRE, _MPLS])
+    return found
 
 
 @kernel

@@ -190,8 +190,11 @@ def test_flows_inside_tunnels_are_judged_one_by_one(tmp_path: Path) -> None:
     frames = merged(Talk(sport=1).whole(), Talk(sport=2).open())
     frames = [(time, bytes(wrap / IP(frame[14:]))) for time, frame in frames]
     raw = write_pcap(tmp_path / "raw.pcap", frames)
-    outer = clean(raw, tmp_path / "outer.pcap", Policy(edge_s=0)).result
-    assert (outer.all.flows, outer.kept.flows) == (1, 1)
+    outer = clean(raw, tmp_path / "outer.pcap", Policy(edge_s=0))
+    assert (outer.result.all.flows, outer.result.kept.flows) == (1, 1)
+    assert outer.lines()[-1] == (
+        f"1 flows are tunnels ({len(frames)} packets): --flows-by inner judges what they carry"
+    )
     inner = clean(raw, tmp_path / "inner.pcap", Policy(inner=True))
     assert (inner.result.all.flows, inner.result.kept.flows) == (2, 1)
     books_balance(inner)
