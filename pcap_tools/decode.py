@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from pcap_tools.capture import Batch
-from pcap_tools.kernels import I64, U8, kernel, load64, swap64
+from pcap_tools.kernels import I64, U8, inlined, kernel, load64, swap64
 from pcap_tools.linklayer import be16, be32, byte_at, link_layer
 from pcap_tools.packet import PacketRows, Row, packet_rows
 from pcap_tools.walk import U32, Word
@@ -101,7 +101,7 @@ def decode_frame(frame: Word, caplen: Word, wirelen: Word, link: Word, row: Row)
     network(frame, at, caplen, wirelen, row)
 
 
-@kernel
+@inlined
 def network(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
     """Decode the IP packet at offset `at` of a frame whose `row` has its link layer already.
 

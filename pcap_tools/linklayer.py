@@ -57,6 +57,9 @@ def link_layer(frame: Word, caplen: Word, link: Word, row: Row) -> Word:
         return 4
     else:
         return 0
+    if kind == 0x0800 or kind == 0x86DD:
+        row.ethertype = np.uint16(kind)
+        return at
     return payload_of(frame, at, kind, caplen, row)
 
 

@@ -30,6 +30,7 @@ __all__ = [
 RULES = {
     "midstream": "begun before the capture (no SYN; UDP, ICMP: an answer without its request)",
     "unanswered": "TCP: the server never sent a packet",
+    "one-sided": "TCP: both ends talked, but only one was captured (asymmetric routing)",
     "capture-loss": "bytes or the SYN-ACK were sent but not captured",
     "unterminated": "TCP: established, but the capture shows no end (FIN from both, or RST)",
     "truncated": "packets cut by the snapshot length",
@@ -104,6 +105,9 @@ def judge(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
     sent = rows["packets"]
     one_way = (sent[:, 0] == 0) | (sent[:, 1] == 0)
     rejected = tcp & _in(state, "REJ")
+    # An end is known by what it sent, or by what the other acknowledged.
+    answered = rows["known"].all(axis=1)
+    server_only = (sent[:, 0] == 0) & (rows["synack"] == 1)
     guard = int(min(policy.edge_s * 1e9, 0.05 * (table.last_ns - table.first_ns)))
     at_edge = (rows["first_ns"] < table.first_ns + guard) | (
         rows["last_ns"] > table.last_ns - guard
@@ -114,8 +118,9 @@ def judge(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
     established = tcp & ~rejected & ~one_way
     no_synack = (rows["syn"] == 1) & (rows["synack"] == 0)
     applies: dict[str, npt.NDArray[np.bool_]] = {
-        "midstream": np.where(tcp, rows["syn"] == 0, sent[:, 0] == 0),
-        "unanswered": tcp & one_way,
+        "midstream": np.where(tcp, (rows["syn"] == 0) & ~server_only, sent[:, 0] == 0),
+        "unanswered": tcp & one_way & ~answered & ~server_only,
+        "one-sided": tcp & one_way & (answered | server_only),
         "unterminated": established & ~_in(state, "SF", "RSTO", "RSTR") & ~closed,
         "capture-loss": established & (no_synack | (table.missing > 0)),
         "truncated": rows["truncated"] > 0,

@@ -67,8 +67,8 @@ Checksums = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 _RULES = (
-    "\n\nRules: midstream, unanswered, capture-loss, unterminated, truncated, edge, fragment, "
-    "malformed, non-ip (on); checksum, rejected, one-way (off)."
+    "\n\nRules: midstream, unanswered, one-sided, capture-loss, unterminated, truncated, edge, "
+    "fragment, malformed, non-ip (on); checksum, rejected, one-way (off)."
 )
 
 

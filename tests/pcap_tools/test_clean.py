@@ -134,6 +134,16 @@ def test_every_reason_and_how_to_keep_it(tmp_path: Path) -> None:
     cases: dict[str, list[Frame]] = {
         "midstream": Talk(sport=1, start=middle).talk().close().frames,
         "unanswered": Talk(sport=2, start=middle).tcp(0, "S").frames,
+        "one-sided": [
+            frame
+            for frame in Talk(sport=10, start=middle).whole().frames
+            if frame[1][:6].endswith(b"\1")
+        ]
+        + [
+            frame
+            for frame in Talk(sport=11, start=middle).whole().frames
+            if frame[1][:6].endswith(b"\0")
+        ],
         "rejected": Talk(sport=3, start=middle).tcp(0, "S").tcp(1, "RA").frames,
         "unterminated": Talk(sport=4, start=middle).open().talk().frames,
         "capture-loss": lossy.frames,
