@@ -90,18 +90,12 @@ def payload_of(frame: Word, at: Word, kind: Word, caplen: Word, row: Row) -> Wor
             kind = be16(frame + at + 4)
             at += 6
         elif kind == 0x8847 or kind == 0x8848:
-            at = _behind_labels(frame, at, caplen)
+            at, kind = _behind_labels(frame, at, caplen)
             if at < 0:
                 row.flags |= short
                 return -1
-            # Without a protocol field, the first nibble tells (RFC 4928).
-            nibble = byte_at(frame + at) >> 4 if at < caplen else 15
-            if nibble == 4 or nibble == 6:
-                return at
-            at = _pseudowire(frame, at, caplen)
-            if at < 0:
-                return -1
-            kind = be16(frame + at - 2)
+            if kind <= 1:
+                return at if kind == 0 else -1
         elif kind == 0x8864:
             if caplen < at + 8:
                 row.flags |= short
@@ -119,28 +113,24 @@ def payload_of(frame: Word, at: Word, kind: Word, caplen: Word, row: Row) -> Wor
 
 @kernel
 def _behind_labels(frame: Word, at: Word, caplen: Word) -> Word:
-    """Offset behind an MPLS label stack, -1 when the frame ends first."""
-    while at + 4 <= caplen:
+    """(offset, EtherType) of what MPLS labels carry: EtherType 0 is IP, 1 something unknown.
+
+    The offset is -1 when the frame ends first. Without a protocol field, the first nibble tells IP
+    (RFC 4928). Ethernet (RFC 4448) may follow a control word, which begins with a zero nibble, but
+    so do many MAC addresses: what stands in the place of the EtherType decides.
+    """
+    while True:
+        if at + 4 > caplen:
+            return -1, 0
         at += 4
         if byte_at(frame + at - 2) & 1:
-            return at
-    return -1
-
-
-@kernel
-def _pseudowire(frame: Word, at: Word, caplen: Word) -> Word:
-    """Offset behind the Ethernet header in an MPLS pseudowire (RFC 4448), or -1 if it is none.
-
-    A control word, if there is one, begins with a zero nibble, but so do many MAC addresses:
-    what stands in the place of the EtherType decides.
-    """
-    if at + 18 <= caplen and byte_at(frame + at) >> 4 == 0 and _plausible(be16(frame + at + 16)):
-        return at + 18
-    if at + 14 <= caplen and _plausible(be16(frame + at + 12)):
-        return at + 14
-    return -1
-
-
-@kernel
-def _plausible(kind: Word) -> bool:
-    return kind in (0x0800, 0x86DD, 0x8100, 0x88A8, 0x9100, 0x8847, 0x8864, 0x0806)
+            break
+    nibble = byte_at(frame + at) >> 4 if at < caplen else 15
+    if nibble == 4 or nibble == 6:
+        return at, 0
+    for header in (18, 14):
+        if at + header <= caplen and (header == 14 or nibble == 0):
+            kind = be16(frame + at + header - 2)
+            if kind in (0x0800, 0x86DD, 0x8100, 0x88A8, 0x9100, 0x8847, 0x8864, 0x0806):
+                return at + header, kind
+    return at, 1

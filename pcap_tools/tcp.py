@@ -188,13 +188,16 @@ def _sequence(flow: Row, row: Row, end: Word, peer: Word, holes: Row, pool: Row)
         flow.next[end] = row.seq
         _forget(flow, end, holes, pool)
     ended = 1 if flow.fin[end] or flags & _FIN else 0
-    if flow.state[end] != _RESET and _beyond(begin + length, flow.start[end], ended):
+    # Data between the SYN and what was sent or acknowledged, less a FIN (Zeek's Size() > 0).
+    if flow.state[end] != _RESET and (
+        1 + ended < _delta((begin + length) & 0xFFFFFFFF, flow.start[end]) < _FAR
+    ):
         flow.sized[end] = 1
     _cover(flow, begin, length, end, holes, pool)
     if flags & _ACK:
         acked = np.int64(row.ack)
         active = flow.known[peer] and flow.state[peer] != _INACTIVE
-        if active and _beyond(acked, flow.start[peer], np.int64(flow.fin[peer])):
+        if active and 1 + flow.fin[peer] < _delta(acked, flow.start[peer]) < _FAR:
             flow.sized[peer] = 1
         if not flow.known[peer]:
             # Nothing of the peer was seen yet: what was acknowledged before is before the capture.
@@ -205,12 +208,6 @@ def _sequence(flow: Row, row: Row, end: Word, peer: Word, holes: Row, pool: Row)
         if 0 < ahead < _FAR:
             _open(flow, np.uint32(flow.next[peer]), row.ack, peer, holes, pool)
             flow.next[peer] = row.ack
-
-
-@kernel
-def _beyond(number: Word, start: Word, ended: Word) -> bool:
-    """Whether there are data between the SYN numbered `start` and `number`, less a FIN."""
-    return bool(1 + ended < _delta(number & 0xFFFFFFFF, start) < _FAR)
 
 
 @kernel

@@ -220,6 +220,11 @@ def test_what_is_no_ip_in_a_tunnel_stays_the_tunnels(payload: Packet) -> None:
     assert decode(frame).item() == decode(frame, inner=False).item()
 
 
+def test_labels_before_something_unknown_are_no_ip() -> None:
+    row = decode(bytes(ETHER / MPLS(label=3, s=1) / Raw(b"\x10" + bytes(60))))
+    assert (row["version"], row["ethertype"], row["flags"]) == (0, 0x8847, 0)
+
+
 def test_a_fragmented_tunnel_is_counted_and_stays() -> None:
     packet = OUTER[IP] / GRE() / INNER / Raw(bytes(1400))
     decoder = Decoder(inner=True)
