@@ -81,13 +81,16 @@ class Closing:
     """What is appended: `packets` in order of time, each not before packet number `after` was.
 
     `packets.first` is -1: they are no packets of the capture. `flows` are the flows that they end,
-    by `how`: "fin" or "rst".
+    by `how`: "fin" or "rst". `owner` and `direction` are each packet's flow and sender, as in the
+    flow table.
     """
 
     how: str
     flows: I64
     packets: Batch
     after: I64
+    owner: I32
+    direction: U8
 
 
 def close_flows(capture: Capture, table: FlowTable, policy: Policy) -> tuple[FlowTable, Closing]:
@@ -119,10 +122,10 @@ def close_flows(capture: Capture, table: FlowTable, policy: Policy) -> tuple[Flo
         _note_last(table.owner[picked], batch.first, slot, last)
     usable = (ends["size"] > 0).all(axis=1)
     flows, ends, last = flows[usable], ends[usable], last[usable]
-    packets, after = _built(table, flows, ends, last, policy.close == "rst", capture.link)
+    built = _built(table, flows, ends, last, policy.close == "rst", capture.link)
     closed = np.zeros(len(table), np.uint8)
     closed[flows] = CLOSE.index(policy.close)
-    return replace(table, closed=closed), Closing(policy.close, flows, packets, after)
+    return replace(table, closed=closed), Closing(policy.close, flows, *built)
 
 
 def merged(
@@ -178,17 +181,20 @@ def _candidates(table: FlowTable, policy: Policy) -> I64:
 
 def _built(
     table: FlowTable, flows: I64, ends: PacketRows, last: I64, reset: bool, link: int
-) -> tuple[Batch, I64]:
+) -> tuple[Batch, I64, I32, U8]:
     room = len(flows) * (1 if reset else _PACKETS)
     data = np.empty(room * _FRAME, np.uint8)
     offset = np.arange(room, dtype=np.int64) * _FRAME
     size = np.zeros(room, np.uint32)
     time = np.zeros(room, np.int64)
-    after = np.zeros(room, np.int64)
-    used = _build(table.rows, table.state, flows, ends, last, reset, data, size, time, after)
+    slot = np.zeros(room, np.int32)
+    sender = np.zeros(room, np.uint8)
+    used = _build(table.rows, table.state, flows, ends, reset, data, size, time, slot, sender)
     order = np.argsort(time[:used], kind="stable")
     size = size[order]
-    return Batch(data, offset[order], size, size, time[order], link, -1), after[order]
+    slot = slot[order]
+    packets = Batch(data, offset[order], size, size, time[order], link, -1)
+    return packets, last[slot], flows[slot].astype(np.int32), sender[order]
 
 
 def _slice(batch: Batch, start: int, stop: int) -> Batch:
@@ -258,12 +264,12 @@ def _build(
     state: U8,
     numbers: I64,
     ends: PacketRows,
-    last: I64,
     reset: bool,
     data: U8,
     size: U32,
     time: I64,
-    after: I64,
+    slot: I32,
+    sender: U8,
 ) -> int:
     """Fill the columns with the packets that close `numbers`; how many there are."""
     base = np.int64(data.ctypes.data)
@@ -299,7 +305,8 @@ def _build(
             if bits & _FIN:
                 following[end] = (following[end] + 1) & 0xFFFFFFFF
             time[used] = flow.last_ns + (step + 1) * _STEP_NS
-            after[used] = last[s]
+            slot[used] = s
+            sender[used] = end
             used += 1
     return used
 

@@ -19,9 +19,9 @@ from scapy.layers.ppp import PPP, PPPoE
 from scapy.packet import Packet
 from synth import MS, T0, Frame, Talk, merged, tshark, write_pcap
 
-from pcap_tools.capture import Batch
+from pcap_tools.capture import Batch, open_capture
 from pcap_tools.clean import CleanReport, clean
-from pcap_tools.closing import Closing
+from pcap_tools.closing import Closing, close_flows
 from pcap_tools.closing import merged as with_closing
 from pcap_tools.connstate import STATES
 from pcap_tools.errors import EmptyCapture
@@ -186,6 +186,20 @@ def test_cut_and_kept_flows(tmp_path: Path) -> None:
         clean(tmp_path / "raw.pcap", tmp_path / "none.pcap")
 
 
+def test_closing_packets_say_whose_they_are(tmp_path: Path) -> None:
+    frames = merged(Talk(sport=1001).whole(), Talk(sport=1002).open(), Talk(sport=1003).open())
+    with open_capture(write_pcap(tmp_path / "t.pcap", frames)) as capture:
+        table, closing = close_flows(capture, flow_table(capture), FIN)
+    ends = [0, 1, 0, 0, 1, 0]
+    assert closing.owner.tolist() in ([1, 1, 1, 2, 2, 2], [1, 2, 1, 2, 1, 2])
+    assert sorted(closing.direction.tolist()) == sorted(ends)
+    ports = np.array(
+        [table.rows["port"][f, d] for f, d in zip(closing.owner, closing.direction, strict=True)]
+    )
+    for at, port in zip(closing.packets.offset, ports, strict=True):
+        assert int.from_bytes(closing.packets.data[at + 34 : at + 36].tobytes(), "big") == port
+
+
 def batches_of(times: list[int], size: int) -> list[tuple[Batch, npt.NDArray[np.bool_]]]:
     """One-byte frames at `times`, `size` a batch; the byte is the packet's number."""
     found = []
@@ -226,7 +240,14 @@ def test_closing_packets_come_in_time_and_after_their_flow(
         -1,
     )
     after = np.array([k for _, k in extra], np.int64)
-    closing = Closing("fin", np.zeros(0, np.int64), packets, after)
+    closing = Closing(
+        "fin",
+        np.zeros(0, np.int64),
+        packets,
+        after,
+        np.zeros(count, np.int32),
+        np.zeros(count, np.uint8),
+    )
     seen: list[tuple[int, int, bool]] = []
     for batch, keep in with_closing(batches_of(times, size), closing):
         bytes_ = batch.data[batch.offset]
