@@ -7,8 +7,8 @@ packets whose flow is kept. Packets and bytes in are those kept plus those dropp
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,11 +17,14 @@ import numpy.typing as npt
 
 from pcap_tools.ahead import KEEP, ahead
 from pcap_tools.beside import compile_beside
-from pcap_tools.capture import Capture, link_name, open_capture
-from pcap_tools.errors import EmptyCapture
+from pcap_tools.capture import Batch, Capture
+from pcap_tools.changes import Changes, change_lines
+from pcap_tools.errors import EmptyCapture, PcapError
 from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable, FlowTracker, decoded
+from pcap_tools.hygiene import Hygiene, Prepared, Treatment, open_prepared
 from pcap_tools.kernels import I64
-from pcap_tools.policy import RULES, Policy, judge, packet_rules
+from pcap_tools.output import open_output
+from pcap_tools.policy import NEEDS_CHECKSUMS, RULES, Policy, judge, packet_rules
 from pcap_tools.readdress import FreshAddresses, Readdress
 from pcap_tools.table import (
     COLUMNS,
@@ -31,7 +34,7 @@ from pcap_tools.table import (
     row_texts,
     write_atomically,
 )
-from pcap_tools.write import PcapWriter, refuse_inputs
+from pcap_tools.write import refuse_inputs
 
 __all__ = ["CleanReport", "Forecast", "Tally", "clean", "forecast", "read_table"]
 
@@ -83,6 +86,8 @@ class CleanReport:
     policy: Policy
     result: Forecast
     table: FlowTable
+    changes: dict[str, Any]
+    treatment: Treatment
 
     @property
     def dropped_flows(self) -> list[dict[str, Any]]:
@@ -96,10 +101,14 @@ class CleanReport:
     def lines(self) -> list[str]:
         """What happened, for people: one line for what was kept and one a reason."""
         kept = [f"kept {self.result.kept} of {self.result.all}"]
-        return kept + [
-            f"dropped {name}: {tally} ({RULES[name]})"
-            for name, tally in self.result.dropped.items()
-        ]
+        return (
+            kept
+            + [
+                f"dropped {name}: {tally} ({RULES[name]})"
+                for name, tally in self.result.dropped.items()
+            ]
+            + change_lines(self.changes)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The report's JSON form, as written to OUT.clean.json."""
@@ -141,11 +150,16 @@ class CleanReport:
                 "drop": [name for name in RULES if name in self.policy.drop],
                 "edge_s": self.policy.edge_s,
                 "idle_s": self.policy.idle_s,
+                "flows_by": "inner" if self.policy.inner else "outer",
+                "close": self.policy.close,
+                "checksums": self.policy.checksums,
             },
+            "treatment": self.treatment.as_json(),
             "in": tally_json(result.all),
             "kept": tally_json(result.kept),
             "dropped": {name: tally_json(tally) for name, tally in result.dropped.items()},
             "rules": {name: RULES[name] for name in result.dropped},
+            **self.changes,
         }
 
 
@@ -155,22 +169,35 @@ def clean(
     policy: Policy | None = None,
     *,
     report: Path | str | None = None,
+    hygiene: Hygiene | None = None,
     fresh: FreshAddresses | None = None,
     sha256: bool = False,
     progress: Progress | None = None,
 ) -> CleanReport:
-    """Write the flows of `paths` that `policy` keeps to `output`, a pcap file, and the report.
+    """Write the flows of `paths` that `policy` keeps to `output`, and the report.
 
+    The output's format follows its name (`pcap_tools.output`). `hygiene` puts the capture right
+    first. `fresh` gives the kept packets other addresses, and writes OUT.plan.json.
     The report goes to `report`, or beside the output as OUT.clean.json. Raises CaptureError for
     unreadable inputs, EmptyCapture when nothing would be kept, OutputError.
     """
     policy = policy or Policy()
     output = Path(output)
     compile_beside("tables" if fresh is None else "rewrite")
-    with open_capture(paths) as capture:
+    with open_prepared(paths, hygiene) as capture:
         refuse_inputs(output, capture.paths)
+        if fresh is not None and policy.inner:
+            raise PcapError(
+                "--remap with --flows-by inner: the flows' addresses are inside the tunnels, and "
+                "both would be mapped as one; clean first, then remap the result"
+            )
         readdress = None if fresh is None else Readdress(fresh)
-        table = read_table(capture, policy.idle_s, progress, readdress)
+        table = read_table(capture, policy.idle_s, progress, readdress, policy)
+        closing = None
+        if policy.close:
+            from pcap_tools.closing import close_flows
+
+            table, closing = close_flows(capture, table, policy)
         result = forecast(table, policy)
         if result.kept.packets == 0:
             reasons = ", ".join(f"{name} {t.packets:,}" for name, t in result.dropped.items())
@@ -182,13 +209,16 @@ def clean(
         if readdress is not None:
             plan = readdress.settle(table, kept)
             plan.save(output.with_name(f"{output.name}.plan.json"))
-        digest = _copy(capture, output, kept, table, readdress, sha256, progress)
+            if closing is not None:
+                readdress.apply(closing.packets, closing.owner, closing.direction)
+        changes = Changes(closing, policy.checksums == "fix")
+        digest = _copy(capture, output, kept, table, readdress, changes, sha256, progress)
         done = CleanReport(
             inputs=tuple(str(path) for path in capture.paths),
             output=str(output),
             sha256=digest,
             format=capture.format,
-            link=link_name(capture.link),
+            link=capture.link_text,
             nanoseconds=capture.nanoseconds,
             ignored_bytes=capture.ignored_bytes,
             first_ns=table.first_ns,
@@ -196,6 +226,8 @@ def clean(
             policy=policy,
             result=result,
             table=table,
+            changes=changes.report(table, policy),
+            treatment=capture.treatment if isinstance(capture, Prepared) else Treatment(),
         )
     beside = output.with_name(output.name + ".clean.json") if report is None else Path(report)
     write_atomically(beside, done.write)
@@ -207,16 +239,31 @@ def read_table(
     idle_s: float,
     progress: Progress | None = None,
     readdress: Readdress | None = None,
+    policy: Policy | None = None,
 ) -> FlowTable:
-    """The flow table of an open capture, telling `progress` how far it is."""
+    """The flow table of an open capture, telling `progress` how far it is.
+
+    Without a policy, flows are taken by outer headers and no checksum is verified.
+    """
     tracker = FlowTracker(idle_s)
-    for batch, rows in decoded(capture):
+    policy = policy or Policy()
+    wrong = None
+    if NEEDS_CHECKSUMS in policy.drop:
+        from pcap_tools.verify import BadChecksums  # kernels that only who asks must load
+
+        wrong = BadChecksums()
+    for batch, rows in decoded(capture, policy.inner):
         owner = tracker.update(batch, rows)
+        if wrong is not None:
+            wrong.update(batch, rows)
         if readdress is not None:
             readdress.collect(batch, owner)
         if progress is not None:
             progress("reading flows", capture.bytes + 16 * capture.packets, capture.size)
-    return tracker.finish()
+    table = tracker.finish()
+    if wrong is None:
+        return table
+    return replace(table, bad_checksums=wrong.flows(table.owner, len(table)))
 
 
 def forecast(table: FlowTable, policy: Policy) -> Forecast:
@@ -261,22 +308,22 @@ def _copy(
     kept: npt.NDArray[np.bool_],
     table: FlowTable,
     readdress: Readdress | None,
+    changes: Changes,
     sha256: bool,
     progress: Progress | None,
 ) -> str:
-    with PcapWriter(
-        output,
-        capture.link,
-        nanoseconds=capture.nanoseconds,
-        snaplen=capture.snaplen,
-        digest=sha256,
-    ) as writer:
-        for batch in ahead(capture.batches(KEEP)):
-            here = slice(batch.first, batch.first + len(batch))
-            owners = table.owner[here]
-            if readdress is not None:
-                readdress.apply(batch, owners, table.direction[here])
-            writer.write(batch, kept[owners - ORPHAN_FRAGMENT])
+    with open_output(output, capture, digest=sha256) as writer:
+
+        def pairs() -> Iterator[tuple[Batch, npt.NDArray[np.bool_]]]:
+            for batch in ahead(capture.batches(KEEP)):
+                here = slice(batch.first, batch.first + len(batch))
+                owners = table.owner[here]
+                if readdress is not None:
+                    readdress.apply(batch, owners, table.direction[here])
+                yield batch, kept[owners - ORPHAN_FRAGMENT]
+
+        for batch, keep in changes.applied(pairs()):
+            writer.write(batch, keep)
             if progress is not None:
                 progress("copying", capture.bytes + 16 * capture.packets, capture.size)
     return writer.digest

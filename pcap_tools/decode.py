@@ -1,10 +1,11 @@
 """Decode frames into rows of `PACKET`: link layer, IP, transport. No read leaves the frame.
 
-Link layer: Ethernet with IEEE 802.1Q and 802.1ad tags, MPLS (RFC 3032) and PPPoE (RFC 2516); raw
-IP; Linux cooked v1 and v2; BSD loopback. IPv4 (RFC 791) with options and fragments; IPv6
-(RFC 8200) with hop-by-hop, routing, destination, fragment and authentication headers (RFC 4302).
-TCP, UDP (also UDP-Lite), ICMP, ICMPv6 and SCTP. Tunnels (GRE, VXLAN, IP in IP) are read as their
-outer flow.
+Link layer: Ethernet with any number of IEEE 802.1Q and 802.1ad tags, MPLS (RFC 3032), also with
+Ethernet behind the labels (RFC 4448), and PPPoE sessions (RFC 2516); raw IP; Linux cooked v1 and
+v2; BSD loopback. IPv4 (RFC 791) with options and fragments; IPv6 (RFC 8200) with hop-by-hop,
+routing, destination, fragment and authentication headers (RFC 4302). TCP, UDP (also UDP-Lite),
+ICMP, ICMPv6 and SCTP. Tunnels (GRE, VXLAN, IP in IP …) are read as their outer flow, or, on
+request, as what they carry: pcap_tools.tunnels.
 """
 
 from __future__ import annotations
@@ -12,22 +13,12 @@ from __future__ import annotations
 import numpy as np
 
 from pcap_tools.capture import Batch
-from pcap_tools.kernels import (
-    I64,
-    U8,
-    kernel,
-    load16,
-    load32,
-    load64,
-    load_u8,
-    swap16,
-    swap32,
-    swap64,
-)
+from pcap_tools.kernels import I64, U8, inlined, kernel, load64, swap64
+from pcap_tools.linklayer import be16, be32, byte_at, link_layer
 from pcap_tools.packet import PacketRows, Row, packet_rows
 from pcap_tools.walk import U32, Word
 
-__all__ = ["Decoder", "decode_frame", "decode_rows"]
+__all__ = ["Decoder", "decode_frame", "decode_rows", "network"]
 
 ICMP = 1
 TCP = 6
@@ -36,11 +27,6 @@ ICMPV6 = 58
 SCTP = 132
 UDPLITE = 136
 
-_NULL = 0
-_ETHERNET = 1
-_LOOP = 108
-_SLL = 113
-_SLL2 = 276
 # The flag bits of pcap_tools.packet: kernels freeze plain integers of their own module.
 _IP = 1
 _PORTS = 2
@@ -53,10 +39,27 @@ _MORE_FRAGMENTS = 128
 
 
 class Decoder:
-    """Decodes batches into rows that are used again for the next batch."""
+    """Decodes batches into rows that are used again for the next batch.
 
-    def __init__(self) -> None:
+    With `inner`, the row of a tunnel's packet describes the innermost IP packet that can be read.
+    `tunnelled` then counts such packets, and `opaque` those of tunnels that cannot be looked into,
+    because the packet that carries the tunnel is a fragment.
+    """
+
+    def __init__(self, inner: bool = False) -> None:
+        self.inner = inner
         self._rows = packet_rows(0)
+        self._counts = np.zeros(2, np.int64)
+
+    @property
+    def tunnelled(self) -> int:
+        """Packets so far that were read by their inner headers; 0 without `inner`."""
+        return int(self._counts[0])
+
+    @property
+    def opaque(self) -> int:
+        """Fragments so far that carry a piece of a tunnelled packet; 0 without `inner`."""
+        return int(self._counts[1])
 
     def __call__(self, batch: Batch) -> PacketRows:
         """One `PACKET` row a packet of the batch; valid until the next call."""
@@ -64,22 +67,12 @@ class Decoder:
             self._rows = packet_rows(len(batch))
         rows = self._rows[: len(batch)]
         decode_rows(batch.data, batch.offset, batch.caplen, batch.wirelen, batch.link, rows)
+        if self.inner:
+            # Only who looks into tunnels loads, or the first time compiles, what that takes.
+            from pcap_tools.tunnels import descend_rows
+
+            descend_rows(batch.data, batch.offset, batch.caplen, rows, self._counts)
         return rows
-
-
-@kernel
-def _be16(address: Word) -> Word:
-    return np.int64(swap16(load16(address)))
-
-
-@kernel
-def _be32(address: Word) -> Word:
-    return np.int64(swap32(load32(address)))
-
-
-@kernel
-def _byte(address: Word) -> Word:
-    return np.int64(load_u8(address))
 
 
 @kernel
@@ -102,13 +95,22 @@ def decode_frame(frame: Word, caplen: Word, wirelen: Word, link: Word, row: Row)
     row.sport = row.dport = row.tcp_flags = row.ethertype = np.uint16(0)
     row.proto = row.version = np.uint8(0)
     row.flags = np.uint16(_SNAPPED if caplen < wirelen else 0)
-    at = _link_layer(frame, caplen, link, row)
+    at = link_layer(frame, caplen, link, row)
     if at < 0:
         return
+    network(frame, at, caplen, wirelen, row)
+
+
+@inlined
+def network(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
+    """Decode the IP packet at offset `at` of a frame whose `row` has its link layer already.
+
+    The packet must end before offset `wirelen`, and nothing from `caplen` on is read.
+    """
     if at >= caplen:
         row.flags |= np.uint16(0 if caplen < wirelen else _MALFORMED)
         return
-    version = _byte(frame + at) >> 4
+    version = byte_at(frame + at) >> 4
     expected = 4 if row.ethertype == 0x0800 else 6 if row.ethertype == 0x86DD else version
     if version != expected or (version != 4 and version != 6):
         row.flags |= np.uint16(_MALFORMED)
@@ -121,62 +123,6 @@ def decode_frame(frame: Word, caplen: Word, wirelen: Word, link: Word, row: Row)
 
 
 @kernel
-def _link_layer(frame: Word, caplen: Word, link: Word, row: Row) -> Word:
-    """Offset of the IP header, or -1 for other than IP; sets ethertype, vlan, MALFORMED."""
-    short = np.uint16(0 if row.flags & np.uint16(_SNAPPED) else _MALFORMED)
-    if link in (_ETHERNET, _SLL):
-        at = 14 if link == _ETHERNET else 16
-        if caplen < at:
-            row.flags |= short
-            return -1
-        kind = _be16(frame + at - 2)
-    elif link == _SLL2:
-        at = 20
-        if caplen < at:
-            row.flags |= short
-            return -1
-        kind = _be16(frame)
-    elif link in (_NULL, _LOOP):
-        # The address family before the packet has one number or another by system: the IP
-        # version tells the same.
-        return 4
-    else:
-        return 0
-    vlan = 0
-    while kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
-        if caplen < at + 4:
-            row.flags |= short
-            row.ethertype = np.uint16(kind)
-            return -1
-        vlan = ((vlan & 0xFFF) << 12) | (_be16(frame + at) & 0xFFF)
-        kind = _be16(frame + at + 2)
-        at += 4
-    row.vlan = np.uint32(vlan)
-    row.ethertype = np.uint16(kind)
-    if kind == 0x0800 or kind == 0x86DD:
-        return at
-    if kind == 0x8847 or kind == 0x8848:
-        while at + 4 <= caplen:
-            last = _byte(frame + at + 2) & 1
-            at += 4
-            if last:
-                # Without a protocol field, the first nibble tells (RFC 4928); 0 is a control word.
-                if at < caplen and (_byte(frame + at) >> 4 == 4 or _byte(frame + at) >> 4 == 6):
-                    return at
-                return -1
-        row.flags |= short
-        return -1
-    if kind == 0x8864:
-        if caplen < at + 8:
-            row.flags |= short
-            return -1
-        inner = _be16(frame + at + 6)
-        if inner == 0x0021 or inner == 0x0057:
-            return at + 8
-    return -1
-
-
-@kernel
 def _ipv4(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
     short = np.uint16(_SNAPPED if caplen < wirelen else _MALFORMED)
     row.version = np.uint8(4)
@@ -185,22 +131,22 @@ def _ipv4(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
         row.l3 = np.int32(-1)
         row.version = np.uint8(0)
         return
-    header = (_byte(frame + at) & 15) * 4
-    total = _be16(frame + at + 2)
+    header = (byte_at(frame + at) & 15) * 4
+    total = be16(frame + at + 2)
     if total == 0:
         # A segment that the network card would cut up (segmentation offload) has no length yet.
         total = wirelen - at
-    row.src_lo = np.uint64(_be32(frame + at + 12))
-    row.dst_lo = np.uint64(_be32(frame + at + 16))
-    row.proto = np.uint8(_byte(frame + at + 9))
-    row.ip_id = np.uint32(_be16(frame + at + 4))
+    row.src_lo = np.uint64(be32(frame + at + 12))
+    row.dst_lo = np.uint64(be32(frame + at + 16))
+    row.proto = np.uint8(byte_at(frame + at + 9))
+    row.ip_id = np.uint32(be16(frame + at + 4))
     row.ip_len = np.int32(total)
     row.flags |= np.uint16(_IP)
     if header < 20 or total < header or at + total > wirelen:
         row.flags |= np.uint16(_MALFORMED)
         return
     _mark_snapped(at + total, caplen, row)
-    fragment = _be16(frame + at + 6)
+    fragment = be16(frame + at + 6)
     if fragment & 0x2000:
         row.flags |= np.uint16(_FRAGMENT | _MORE_FRAGMENTS)
     if fragment & 0x1FFF:
@@ -216,8 +162,8 @@ def _ipv6(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
         row.l3 = np.int32(-1)
         return
     row.version = np.uint8(6)
-    total = 40 + _be16(frame + at + 4)
-    kind = _byte(frame + at + 6)
+    total = 40 + be16(frame + at + 4)
+    kind = byte_at(frame + at + 6)
     if total == 40 and kind != 59:
         # Segmentation offload, or a jumbogram (RFC 2675): the frame alone tells the length.
         total = wirelen - at
@@ -240,19 +186,19 @@ def _ipv6(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
             return
         if here + 8 > caplen:
             return
-        following = _byte(frame + here)
+        following = byte_at(frame + here)
         if kind == 44:
-            field = _be16(frame + here + 2)
-            row.ip_id = np.uint32(_be32(frame + here + 4))
+            field = be16(frame + here + 2)
+            row.ip_id = np.uint32(be32(frame + here + 4))
             if field & 1:
                 row.flags |= np.uint16(_FRAGMENT | _MORE_FRAGMENTS)
             if field & 0xFFF8:
                 row.flags |= np.uint16(_FRAGMENT | _FOLLOWER)
             length = 8
         elif kind == 51:
-            length = (_byte(frame + here + 1) + 2) * 4
+            length = (byte_at(frame + here + 1) + 2) * 4
         else:
-            length = (_byte(frame + here + 1) + 1) * 8
+            length = (byte_at(frame + here + 1) + 1) * 8
         kind = following
         row.proto = np.uint8(kind)
         here += length
@@ -301,18 +247,18 @@ def _transport(frame: Word, at: Word, end: Word, caplen: Word, row: Row) -> None
     if proto in (ICMP, ICMPV6):
         _icmp(frame, at, end, caplen, row)
     else:
-        row.sport = np.uint16(_be16(frame + at))
-        row.dport = np.uint16(_be16(frame + at + 2))
+        row.sport = np.uint16(be16(frame + at))
+        row.dport = np.uint16(be16(frame + at + 2))
     if proto == TCP:
-        need = (_byte(frame + at + 12) >> 4) * 4
-        row.seq = np.uint32(_be32(frame + at + 4))
-        row.ack = np.uint32(_be32(frame + at + 8))
-        row.tcp_flags = np.uint16(_be16(frame + at + 12) & 0x1FF)
+        need = (byte_at(frame + at + 12) >> 4) * 4
+        row.seq = np.uint32(be32(frame + at + 4))
+        row.ack = np.uint32(be32(frame + at + 8))
+        row.tcp_flags = np.uint16(be16(frame + at + 12) & 0x1FF)
         if need < 20 or at + need > end:
             row.flags |= np.uint16(_MALFORMED | _PORTS)
             return
     elif proto == UDP:
-        length = _be16(frame + at + 4)
+        length = be16(frame + at + 4)
         # A UDP length of 0 stands for "all the rest" in jumbograms and segmentation offload.
         if length != 0 and (
             length < 8 or (at + length > end and not row.flags & np.uint16(_FRAGMENT))
@@ -327,13 +273,13 @@ def _transport(frame: Word, at: Word, end: Word, caplen: Word, row: Row) -> None
 
 @kernel
 def _icmp(frame: Word, at: Word, end: Word, caplen: Word, row: Row) -> None:
-    kind = _byte(frame + at)
+    kind = byte_at(frame + at)
     row.sport = np.uint16(kind)
-    row.dport = np.uint16(_byte(frame + at + 1))
+    row.dport = np.uint16(byte_at(frame + at + 1))
     if row.proto == ICMP:
         echo = kind == 0 or kind == 8 or kind == 13 or kind == 14 or (15 <= kind <= 18)
     else:
         echo = kind == 128 or kind == 129
     if echo and at + 8 <= min(end, caplen):
-        row.ack = np.uint32(_be16(frame + at + 4))
-        row.seq = np.uint32(_be16(frame + at + 6))
+        row.ack = np.uint32(be16(frame + at + 4))
+        row.seq = np.uint32(be16(frame + at + 6))

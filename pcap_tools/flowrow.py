@@ -50,7 +50,7 @@ FLOW = np.dtype(
         ("state", np.uint8, (2,)),
         ("previous", np.uint8, (2,)),
         ("known", np.uint8, (2,)),  # the end's sequence numbers are initialised
-        ("sized", np.uint8, (2,)),  # the end sent payload (or the other end acknowledged some)
+        ("sized", np.uint8, (2,)),  # the end sent data (Zeek's TCP_Endpoint::Size() > 0)
         ("fin", np.uint8, (2,)),
         ("rst", np.uint8, (2,)),
         ("syn", np.uint8),  # the client's SYN was captured

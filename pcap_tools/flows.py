@@ -60,6 +60,8 @@ class FlowTable:
     first_ns: int
     last_ns: int
     frames: I64
+    bad_checksums: I64 | None = None
+    closed: U8 | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -173,24 +175,30 @@ class FlowTracker:
 
 
 def flow_table(
-    paths: Sequence[Path | str] | Path | str | Capture, idle_s: float = IDLE_S
+    paths: Sequence[Path | str] | Path | str | Capture,
+    idle_s: float = IDLE_S,
+    *,
+    inner: bool = False,
 ) -> FlowTable:
-    """The flow table of captures (or of an open Capture). Raises CaptureError."""
+    """The flow table of captures (or of an open Capture), of what tunnels carry with `inner`.
+
+    Raises CaptureError.
+    """
     if not isinstance(paths, Capture):
         with open_capture(paths) as capture:
-            return flow_table(capture, idle_s)
+            return flow_table(capture, idle_s, inner=inner)
     tracker = FlowTracker(idle_s)
-    for batch, rows in decoded(paths):
+    for batch, rows in decoded(paths, inner):
         tracker.update(batch, rows)
     return tracker.finish()
 
 
-def decoded(capture: Capture) -> Iterator[tuple[Batch, PacketRows]]:
+def decoded(capture: Capture, inner: bool = False) -> Iterator[tuple[Batch, PacketRows]]:
     """Every batch with its decoded rows, both read ahead by a thread of its own."""
-    return ahead(_decoded(capture))
+    return ahead(_decoded(capture, inner))
 
 
-def _decoded(capture: Capture) -> Iterator[tuple[Batch, PacketRows]]:
-    decoders = itertools.cycle([Decoder() for _ in range(KEEP)])
+def _decoded(capture: Capture, inner: bool) -> Iterator[tuple[Batch, PacketRows]]:
+    decoders = itertools.cycle([Decoder(inner) for _ in range(KEEP)])
     for batch, decode in zip(capture.batches(KEEP), decoders, strict=False):
         yield batch, decode(batch)

@@ -75,7 +75,7 @@ def inspect(
     policy = policy or Policy()
     with open_capture(paths) as capture:
         surveyor = Surveyor()
-        table = read_table(surveyor.watch(capture), policy.idle_s, progress)
+        table = read_table(surveyor.watch(capture), policy.idle_s, progress, policy=policy)
         rows = table.rows
         span = (table.last_ns - table.first_ns) / 1e9
         flow_seconds = float((rows["last_ns"] - rows["first_ns"]).sum()) / 1e9
@@ -99,7 +99,7 @@ def inspect(
             flows=len(table),
             flows_per_s=len(table) / span if span > 0 else 0.0,
             concurrent_flows=flow_seconds / span if span > 0 else 0.0,
-            vlans=len(np.unique(rows["vlan"][rows["vlan"] > 0])),
+            vlans=int(np.count_nonzero(np.unique(rows["vlan"] & 0xFFFFFF))),
             snapped_packets=int(rows["truncated"].sum()) + int(table.frames[1, 0]),
             missing_bytes=int(table.missing.sum()),
             protocols=_protocols(rows),

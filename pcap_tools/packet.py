@@ -17,6 +17,7 @@ __all__ = [
     "PACKET",
     "PORTS",
     "SNAPPED",
+    "TUNNELLED",
     "VERIFIABLE",
     "PacketRows",
     "Row",
@@ -32,7 +33,9 @@ PACKET = np.dtype(
         ("seq", np.uint32),  # TCP; ICMP echo: the sequence number
         ("ack", np.uint32),  # TCP; ICMP echo: the identifier
         ("ip_id", np.uint32),  # IPv4 identification, or that of the IPv6 fragment header
-        ("vlan", np.uint32),  # VLAN id; outer id × 4096 + inner id for two tags; 0 without a tag
+        # The VLAN id, 0 without a tag; with more tags, the last but one × 4096 + the last. Bits 24
+        # and up: how many tunnels the described packet is in (0 unless decoded by inner headers).
+        ("vlan", np.uint32),
         ("l3", np.int32),  # offset of the IP header in the frame; -1 without one
         ("l4", np.int32),  # offset of the transport header (of the fragment's data); -1 without
         ("ip_len", np.int32),  # bytes of the IP packet, header included, by its own length field
@@ -57,6 +60,7 @@ SNAPPED = 16  # the capture holds less than the whole IP packet (or frame, witho
 MALFORMED = 32  # lengths or versions contradict each other; what could be read is valid
 VERIFIABLE = 64  # whole and unfragmented: its transport checksum can be verified
 MORE_FRAGMENTS = 128  # the fragment is not the last
+TUNNELLED = 256  # the row describes a packet inside a tunnel
 FIRST_FRAGMENT = FRAGMENT | PORTS
 
 PacketRows = npt.NDArray[np.void]

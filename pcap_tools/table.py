@@ -137,7 +137,7 @@ def _columns(
         number(client),
         address(1),
         number(server),
-        Column(VLAN, next(texts), rows["vlan"]),
+        Column(VLAN, next(texts), rows["vlan"] & 0xFFFFFF),
         number(rows["first_ns"]),
         number(rows["last_ns"]),
         number(rows["packets"][:, 0]),
@@ -259,6 +259,7 @@ def _as_list(column: Column) -> list[Any]:
 
 
 def _vlan(number: int) -> str:
+    number &= 0xFFFFFF  # above: how many tunnels the flow is in
     if number == 0:
         return ""
     return f"{number >> 12}.{number & 4095}" if number >> 12 else str(number)

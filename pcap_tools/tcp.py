@@ -77,8 +77,6 @@ def advance(flow: Row, row: Row, end: Word, holes: Row, pool: Row) -> None:
     payload = np.int64(row.payload)
     _history(flow, flags, payload, end)
     _sequence(flow, row, end, peer, holes, pool)
-    if payload > 0 and not flags & _RST:
-        flow.sized[end] = 1
     if flags & _SYN:
         if end == 0 and not flags & _ACK:
             flow.syn = 1
@@ -131,7 +129,14 @@ def _history(flow: Row, flags: Word, payload: Word, end: Word) -> None:
 def _from_inactive(flow: Row, flags: Word, payload: Word, end: Word, peer: Word) -> None:
     if flags & _SYN:
         if end == 0:
-            _set(flow, end, _SYN_ACK_SENT if flags & _ACK else _SYN_SENT)
+            if flags & _ACK:
+                _set(flow, end, _SYN_ACK_SENT)
+            elif flow.synack and flow.state[peer] == _ESTABLISHED:
+                # The SYN was captured after its answer, for example on another interface. It has
+                # the acknowledged number, or it would have opened a flow (Zeek: FlipRoles).
+                _set(flow, end, _ESTABLISHED)
+            else:
+                _set(flow, end, _SYN_SENT)
         else:
             if flow.state[peer] == _SYN_SENT:
                 _set(flow, peer, _ESTABLISHED)
@@ -182,9 +187,18 @@ def _sequence(flow: Row, row: Row, end: Word, peer: Word, holes: Row, pool: Row)
         flow.start[end] = row.seq if flags & _SYN else np.uint32((begin - 1) & 0xFFFFFFFF)
         flow.next[end] = row.seq
         _forget(flow, end, holes, pool)
+    ended = 1 if flow.fin[end] or flags & _FIN else 0
+    # Data between the SYN and what was sent or acknowledged, less a FIN (Zeek's Size() > 0).
+    if flow.state[end] != _RESET and (
+        1 + ended < _delta((begin + length) & 0xFFFFFFFF, flow.start[end]) < _FAR
+    ):
+        flow.sized[end] = 1
     _cover(flow, begin, length, end, holes, pool)
     if flags & _ACK:
         acked = np.int64(row.ack)
+        active = flow.known[peer] and flow.state[peer] != _INACTIVE
+        if active and 1 + flow.fin[peer] < _delta(acked, flow.start[peer]) < _FAR:
+            flow.sized[peer] = 1
         if not flow.known[peer]:
             # Nothing of the peer was seen yet: what was acknowledged before is before the capture.
             flow.known[peer] = 1

@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from pcap_tools.flowkey import (
+    direction_of,
+    flow_hash,
+    key_ports,
+    row_hash,
+    same_key,
+    sender_is_server,
+    slot_of,
+)
 from pcap_tools.kernels import I32, I64, U8, U64, kernel, prefetch
 from pcap_tools.packet import Row
 from pcap_tools.tcp import advance, starts_new_flow
 from pcap_tools.walk import U32, Word
 
-__all__ = ["count_frames", "rehash_flows", "rehash_groups", "track_rows"]
+__all__ = ["count_frames", "in_order", "rehash_flows", "rehash_groups", "track_rows"]
 
 _TCP = 6
 _UDP = 17
@@ -44,110 +53,9 @@ _AHEAD = 32  # packets looked at together, so that their cache misses overlap
 
 
 @kernel
-def _mix(word: Word) -> Word:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
-    word = np.uint64(word)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
-
-
-@kernel
-def _end_hash(hi: Word, lo: Word, port: Word) -> Word:
-    return _mix(np.uint64(hi) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(lo) + _mix(port))
-
-
-@kernel
-def _flow_hash(flow: Row) -> Word:
-    # Both ends enter alike, so that both directions meet; the sum keeps a-to-a flows apart.
-    ends = _end_hash(flow.hi[0], flow.lo[0], flow.port[0]) + _end_hash(
-        flow.hi[1], flow.lo[1], flow.port[1]
-    )
-    return _mix(ends + (np.uint64(flow.vlan) << np.uint64(8)) + np.uint64(flow.proto))
-
-
-@kernel
-def _row_hash(row: Row, sport: Word, dport: Word) -> Word:
-    ends = _end_hash(row.src_hi, row.src_lo, sport) + _end_hash(row.dst_hi, row.dst_lo, dport)
-    return _mix(ends + (np.uint64(row.vlan) << np.uint64(8)) + np.uint64(row.proto))
-
-
-@kernel
-def _direction(flow: Row, row: Row, sport: Word, dport: Word) -> Word:
-    """0 client to server, 1 server to client, -1 another pair of endpoints."""
-    if flow.proto != row.proto or flow.version != row.version or flow.vlan != row.vlan:
-        return -1
-    if (
-        flow.lo[0] == row.src_lo
-        and flow.lo[1] == row.dst_lo
-        and flow.port[0] == sport
-        and flow.port[1] == dport
-        and flow.hi[0] == row.src_hi
-        and flow.hi[1] == row.dst_hi
-    ):
-        return 0
-    if (
-        flow.lo[1] == row.src_lo
-        and flow.lo[0] == row.dst_lo
-        and flow.port[1] == sport
-        and flow.port[0] == dport
-        and flow.hi[1] == row.src_hi
-        and flow.hi[0] == row.dst_hi
-    ):
-        return 1
-    return -1
-
-
-@kernel
-def _slot(value: Word, number: Word) -> Word:
-    return (np.uint64(value) & np.uint64(0xFFFFFFFF00000000)) | np.uint64(number + 1)
-
-
-@kernel
-def _key_ports(row: Row) -> Word:
-    """The two "ports" of the flow key.
-
-    ICMP queries and their answers share a flow by identifier; the class keeps other messages of
-    the same hosts apart: key ports are (identifier, 0) and (0, type) packed alike for both ways.
-    """
-    proto = row.proto
-    if proto in (_ICMP, _ICMPV6):
-        kind = np.int64(row.sport)
-        if proto == _ICMPV6 and (kind == 128 or kind == 129):
-            return np.int64(row.ack), np.int64(row.ack)
-        if proto == _ICMP and (kind == 0 or kind == 8):
-            return np.int64(row.ack), np.int64(row.ack)
-        if proto == _ICMP and (13 <= kind <= 18):
-            return np.int64(row.ack), np.int64(row.ack)
-        return kind, kind
-    return np.int64(row.sport), np.int64(row.dport)
-
-
-@kernel
-def _sender_is_server(row: Row) -> Word:
-    """Who opened a flow whose first captured packet is `row`: the other end?
-
-    TCP: a SYN is the client's, a SYN-ACK the server's; without a handshake the lower port is the
-    server's. UDP, SCTP: a first packet from a system port (RFC 6335) to another is an answer.
-    ICMP: an answer is the server's.
-    """
-    sport = row.sport
-    dport = row.dport
-    if row.proto == _TCP:
-        if row.tcp_flags & _SYN:
-            return bool(row.tcp_flags & _ACK)
-        return sport < dport
-    if row.proto == _ICMP:
-        return sport == 0 or sport == 14 or sport == 16 or sport == 18
-    if row.proto == _ICMPV6:
-        return sport == 129
-    return sport < 1024 and dport >= 1024
-
-
-@kernel
 def _open_flow(flow: Row, row: Row, sport: Word, dport: Word, time: Word) -> Word:
     """Initialise a flow with its first packet; the direction of that packet."""
-    end = 1 if _sender_is_server(row) else 0
+    end = 1 if sender_is_server(row) else 0
     flow.hi[end] = row.src_hi
     flow.lo[end] = row.src_lo
     flow.port[end] = sport
@@ -181,7 +89,7 @@ def _count(flow: Row, row: Row, end: Word, wirelen: Word, time: Word) -> None:
 def _find_group(groups: Row, slots: U64, fill: Row, row: Row, time: Word) -> Word:
     """The number of the fragmented datagram that `row` belongs to; opened when it is new."""
     mask = len(slots) - 1
-    value = _row_hash(row, np.int64(row.ip_id) & 0xFFFF, np.int64(row.ip_id) >> 16)
+    value = row_hash(row, np.int64(row.ip_id) & 0xFFFF, np.int64(row.ip_id) >> 16)
     at = np.int64(value >> np.uint64(32)) & mask
     number = fill[1]
     while slots[at] != 0:
@@ -202,7 +110,7 @@ def _find_group(groups: Row, slots: U64, fill: Row, row: Row, time: Word) -> Wor
                     return found
                 break
         at = (at + 1) & mask
-    slots[at] = _slot(value, number)
+    slots[at] = slot_of(value, number)
     fill[1] += 1
     group = groups[number]
     group.src_hi = row.src_hi
@@ -274,7 +182,7 @@ def _bind_group(group: Row, flow: Row, number: Word, end: Word) -> None:
 
 
 @kernel
-def _in_order(flow: Row, row: Row, end: Word) -> bool:
+def in_order(flow: Row, row: Row, end: Word) -> bool:
     """Take a segment into its flow if that is all it takes: the next bytes of an open connection.
 
     Nine packets of ten are such. False, and nothing changed, when `advance` has to look.
@@ -288,12 +196,16 @@ def _in_order(flow: Row, row: Row, end: Word) -> bool:
         or row.seq != flow.next[end]
     ):
         return False
-    ahead = np.uint32(row.ack - flow.next[peer])
-    if row.tcp_flags & _ACK and ahead != 0 and ahead < _HALF:
-        return False
+    if row.tcp_flags & _ACK:
+        ahead = np.uint32(row.ack - flow.next[peer])
+        if ahead != 0 and ahead < _HALF:
+            return False
+        if not flow.sized[peer] and np.uint32(row.ack - flow.start[peer]) > 1:
+            return False
     if row.payload > 0:
+        if not flow.sized[end]:
+            return False
         flow.next[end] = np.uint32(row.seq + np.uint32(row.payload))
-        flow.sized[end] = 1
     elif end == 0 and row.tcp_flags & _ACK:
         flow.spoiled = 1
     return True
@@ -310,8 +222,8 @@ def _look_ahead(
     size = flows.itemsize
     for i in range(start, stop):
         row = rows[i]
-        sport, dport = _key_ports(row)
-        value = _row_hash(row, sport, dport)
+        sport, dport = key_ports(row)
+        value = row_hash(row, sport, dport)
         values[i - start] = value
         keys[i - start] = (sport << 16) | dport
         prefetch(table + 8 * (np.int64(value >> np.uint64(32)) & mask))
@@ -384,7 +296,7 @@ def track_rows(
         while slots[at] != 0:
             if (slots[at] ^ value) >> np.uint64(32) == 0:
                 found = np.int64(slots[at] & np.uint64(0xFFFFFFFF)) - 1
-                end = _direction(flows[found], row, sport, dport)
+                end = direction_of(flows[found], row, sport, dport)
                 if end >= 0:
                     number = found
                     break
@@ -399,12 +311,12 @@ def track_rows(
         if number < 0:
             number = fill[0]
             fill[0] += 1
-            slots[at] = _slot(value, number)
+            slots[at] = slot_of(value, number)
             end = _open_flow(flows[number], row, sport, dport, time)
         flow = flows[number]
         _count(flow, row, end, wire, time)
         if proto == _TCP:
-            if not _in_order(flow, row, end):
+            if not in_order(flow, row, end):
                 advance(flow, row, end, holes, pool)
         else:
             flow.state[end] = 1
@@ -437,32 +349,15 @@ def rehash_flows(flows: Row, used: int, slots: U64) -> None:
     mask = len(slots) - 1
     for number in range(used):
         flow = flows[number]
-        value = _flow_hash(flow)
+        value = flow_hash(flow)
         at = np.int64(value >> np.uint64(32)) & mask
         while slots[at] != 0:
             if (slots[at] ^ value) >> np.uint64(32) == 0:
                 other = flows[np.int64(slots[at] & np.uint64(0xFFFFFFFF)) - 1]
-                if _same_key(flow, other):
+                if same_key(flow, other):
                     break
             at = (at + 1) & mask
-        slots[at] = _slot(value, number)
-
-
-@kernel
-def _same_key(flow: Row, other: Row) -> bool:
-    if flow.proto != other.proto or flow.version != other.version or flow.vlan != other.vlan:
-        return False
-    for end in range(2):
-        if (
-            flow.lo[0] == other.lo[end]
-            and flow.lo[1] == other.lo[1 - end]
-            and flow.port[0] == other.port[end]
-            and flow.port[1] == other.port[1 - end]
-            and flow.hi[0] == other.hi[end]
-            and flow.hi[1] == other.hi[1 - end]
-        ):
-            return True
-    return False
+        slots[at] = slot_of(value, number)
 
 
 @kernel
@@ -471,8 +366,8 @@ def rehash_groups(groups: Row, used: int, slots: U64) -> None:
     mask = len(slots) - 1
     for number in range(used - 1, -1, -1):  # the latest of one key is to be found first
         group = groups[number]
-        value = _row_hash(group, np.int64(group.ip_id) & 0xFFFF, np.int64(group.ip_id) >> 16)
+        value = row_hash(group, np.int64(group.ip_id) & 0xFFFF, np.int64(group.ip_id) >> 16)
         at = np.int64(value >> np.uint64(32)) & mask
         while slots[at] != 0:
             at = (at + 1) & mask
-        slots[at] = _slot(value, number)
+        slots[at] = slot_of(value, number)

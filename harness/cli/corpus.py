@@ -6,6 +6,7 @@ import typer
 
 from harness.cli import (
     corpus_balance,
+    corpus_clean,
     corpus_convert,
     corpus_flows,
     corpus_label,
@@ -16,6 +17,7 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Prepare replay corpora from captures.")
 corpus_flows.register(app)
+corpus_clean.register(app)
 corpus_balance.register(app)
 corpus_convert.register(app)
 corpus_label.register(app)

@@ -56,7 +56,7 @@ def convert_command(
     Example: `probebench corpus convert mirror.pcapng.gz -o clean.pcap --sort --dedup exact
     --resegment 1500`
     """
-    from harness.cli.corpus_flows import _progress
+    from harness.cli.flow_options import progress_line
     from harness.cli.hygiene import hygiene_of
     from harness.cli.outputs import check_outputs
     from harness.errors import ConfigError
@@ -66,7 +66,7 @@ def convert_command(
     if comments not in ("keep", "drop"):
         raise ConfigError(f"--comments {comments}: give keep or drop")
     hygiene = hygiene_of(dedup, window, sort, resegment, snapped, zero_time)
-    with _progress() as progress:
+    with progress_line() as progress:
         done = convert(inputs, output, hygiene, comments=comments == "keep", progress=progress)
     stream = sys.stderr if str(output) == "-" else sys.stdout
     if as_json:

@@ -49,7 +49,15 @@ class Talk:
         self.time += self.ms * MS
         return self
 
-    def tcp(self, end: int, flags: str, data: bytes = b"", *, seq: int | None = None) -> Talk:
+    def tcp(
+        self,
+        end: int,
+        flags: str,
+        data: bytes = b"",
+        *,
+        seq: int | None = None,
+        ack: int | None = None,
+    ) -> Talk:
         ports = (self.sport, self.dport) if end == 0 else (self.dport, self.sport)
         number = self.seq[end] if seq is None else seq
         segment = TCP(
@@ -57,7 +65,7 @@ class Talk:
             dport=ports[1],
             flags=flags,
             seq=number & 0xFFFFFFFF,
-            ack=self.seq[1 - end] & 0xFFFFFFFF if "A" in flags else 0,
+            ack=(self.seq[1 - end] if ack is None else ack) & 0xFFFFFFFF if "A" in flags else 0,
         )
         frame = self._base(end) / segment
         if seq is None:

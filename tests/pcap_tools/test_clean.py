@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.l2 import ARP, GRE, Ether
 from synth import MS, T0, Frame, Talk, merged, tshark, write_pcap
 
 from pcap_tools.clean import CleanReport, clean
@@ -128,9 +128,22 @@ def test_every_reason_and_how_to_keep_it(tmp_path: Path) -> None:
     del lossy.frames[4]
     bad = bytearray(Talk(sport=6).open().frames[0][1])
     bad[46] = 0x10
+    wrong = Talk(sport=9, start=middle).whole()
+    time, frame = wrong.frames[4]
+    wrong.frames[4] = (time, frame[:-1] + b"?")
     cases: dict[str, list[Frame]] = {
         "midstream": Talk(sport=1, start=middle).talk().close().frames,
         "unanswered": Talk(sport=2, start=middle).tcp(0, "S").frames,
+        "one-sided": [
+            frame
+            for frame in Talk(sport=10, start=middle).whole().frames
+            if frame[1][:6].endswith(b"\1")
+        ]
+        + [
+            frame
+            for frame in Talk(sport=11, start=middle).whole().frames
+            if frame[1][:6].endswith(b"\0")
+        ],
         "rejected": Talk(sport=3, start=middle).tcp(0, "S").tcp(1, "RA").frames,
         "unterminated": Talk(sport=4, start=middle).open().talk().frames,
         "capture-loss": lossy.frames,
@@ -140,6 +153,7 @@ def test_every_reason_and_how_to_keep_it(tmp_path: Path) -> None:
         "non-ip": [(middle, bytes(ether / ARP()))],
         "fragment": [(middle, bytes(ether / IP(src="10.9.9.9", frag=9) / UDP()))],
         "truncated": [],
+        "checksum": wrong.frames,
     }
     assert set(cases) == set(RULES)
     base = (
@@ -164,7 +178,39 @@ def test_every_reason_and_how_to_keep_it(tmp_path: Path) -> None:
         # A one-way flow at the edge is still a one-way flow.
         assert extra == (0 if name == "edge" else len(part))
     default = clean(raw, tmp_path / "default.pcap").result
-    assert {"rejected", "one-way"}.isdisjoint(default.dropped)
+    assert {"checksum", "rejected", "one-way"}.isdisjoint(default.dropped)
+
+
+def test_wrong_checksums_are_put_right_and_counted(tmp_path: Path) -> None:
+    talk, dropped = Talk(sport=1).whole(), Talk(sport=2).open()
+    for frames in (talk.frames, dropped.frames):
+        time, frame = frames[2]
+        frames[2] = (time, frame[:24] + b"??" + frame[26:])
+    raw = write_pcap(tmp_path / "raw.pcap", merged(talk, dropped))
+    report = clean(raw, tmp_path / "out.pcap", Policy(checksums="fix"))
+    assert report.changes == {"fixed_checksums": 1}
+    assert report.lines()[-1] == "put right the checksums of 1 packets"
+    right = write_pcap(tmp_path / "right.pcap", Talk(sport=1).whole().frames)
+    assert (tmp_path / "out.pcap").read_bytes() == right.read_bytes()
+
+
+def test_flows_inside_tunnels_are_judged_one_by_one(tmp_path: Path) -> None:
+    ether = Ether(src="02:00:00:00:00:00", dst="02:00:00:00:00:01")
+    wrap = ether / IP(src="192.0.2.1", dst="192.0.2.2") / GRE()
+    frames = merged(Talk(sport=1).whole(), Talk(sport=2).open())
+    frames = [(time, bytes(wrap / IP(frame[14:]))) for time, frame in frames]
+    raw = write_pcap(tmp_path / "raw.pcap", frames)
+    outer = clean(raw, tmp_path / "outer.pcap", Policy(edge_s=0))
+    assert (outer.result.all.flows, outer.result.kept.flows) == (1, 1)
+    assert outer.lines()[-1] == (
+        f"1 flows are tunnels ({len(frames)} packets): --flows-by inner judges what they carry"
+    )
+    inner = clean(raw, tmp_path / "inner.pcap", Policy(inner=True))
+    assert (inner.result.all.flows, inner.result.kept.flows) == (2, 1)
+    books_balance(inner)
+    assert inner.as_json()["policy"]["flows_by"] == "inner"
+    ports = tshark(tmp_path / "inner.pcap", "tcp.srcport", "tcp.dstport")
+    assert {min(pair, key=int) for pair in ports} == {"1"}
 
 
 def test_snapped_flows_are_truncated(tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ def test_every_conn_state(tmp_path: Path, name: str) -> None:
     assert (row["server"], row["server_port"]) == ("198.51.100.7", 80)
 
 
+def test_what_zeek_concludes_from_sequence_numbers(tmp_path: Path) -> None:
+    """Read from TCPSessionAdapter.cc and TCP_Endpoint::Size()."""
+    late = Talk(sport=1).tcp(1, "SA", ack=1001).tcp(0, "S").tcp(0, "A")
+    silent = Talk(sport=2).tcp(1, "SA", ack=1001).tcp(1, "R").tcp(0, "R", seq=1001)
+    # The server's data was not captured, but the client acknowledged it.
+    acked = Talk(sport=3).tcp(1, "SA", ack=1001).tcp(0, "A", ack=5900).tcp(1, "R").tcp(0, "R")
+    for talk, state in ((late, "S1"), (silent, "REJ"), (acked, "RSTR")):
+        assert states(table_of(tmp_path, talk.frames)) == [state]
+
+
 @pytest.mark.parametrize("variant", ["IPv4", "IPv6", "VLAN"])
 def test_all_states_at_once_agree_with_tshark(tmp_path: Path, variant: str) -> None:
     talks = []

@@ -11,11 +11,12 @@ from scapy.layers.l2 import ARP, Ether
 from synth import MS, T0, Talk, merged, tshark, write_pcap
 from typer.testing import CliRunner, Result
 
-from harness.cli import corpus_flows
+from harness.cli import corpus_clean, corpus_flows
 from pcap_tools.errors import PcapError
 from pcap_tools.inspect import inspect
 
 app = typer.Typer()
+corpus_clean.register(app)
 corpus_flows.register(app)
 
 
