@@ -35,6 +35,7 @@ __all__ = [
     "PAYLOAD",
     "REORDER",
     "TRUNCATE",
+    "checksum_at",
     "damage",
     "mark",
 ]
@@ -116,7 +117,7 @@ def damage(
             else:
                 bits &= ~TRUNCATE
         end = as_int(caplen[i])
-        place = _checksum_at(frame, end, rows[i])
+        place = checksum_at(frame, end, rows[i])
         # The payload first: its checksum is kept right before another draw makes it wrong.
         if bits & PAYLOAD:
             at = _flip_payload(frame, end, place, rows[i], draw(keys[7], first + i), note)
@@ -140,7 +141,7 @@ def damage(
 
 
 @kernel
-def _checksum_at(frame: Word, end: Word, row: Row) -> Word:
+def checksum_at(frame: Word, end: Word, row: Row) -> Word:
     """Offset of a transport checksum that is in use and captured, else -1."""
     flags = as_int(row.flags)
     if not flags & _PORTS or flags & _FOLLOWER:

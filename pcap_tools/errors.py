@@ -7,6 +7,7 @@ PcapError                      exit status 2
  │   └─ EmptyCapture           a capture without one packet (or without one that was kept)
  ├─ PlanError                  an address plan that cannot be carried out
  │   └─ PoolExhausted          more iterations asked than the pool has fresh addresses
+ ├─ MixError                   shares, weights or targets that the capture's flows cannot meet
  └─ OutputError                the output cannot be written (full disk, same file as the input)
 
 A message says what was wrong, where (file, offset, key) and what to do, in one line.
@@ -19,6 +20,7 @@ from typing import ClassVar
 __all__ = [
     "CaptureError",
     "EmptyCapture",
+    "MixError",
     "OutputError",
     "PcapError",
     "PlanError",
@@ -56,6 +58,10 @@ class PlanError(PcapError):
 
 class PoolExhausted(PlanError):
     """The pool of a class has fewer fresh addresses than the iterations need."""
+
+
+class MixError(PcapError):
+    """A traffic mix that cannot be made of the capture's flows."""
 
 
 class OutputError(PcapError):
