@@ -87,7 +87,7 @@ class MixPlan:
         return [
             f"{name} is {got:.4g}, {wanted:.4g} was wanted"
             for name, wanted, got in self.targets
-            if abs(got - wanted) > _CLOSE * max(wanted, 1e-9)
+            if abs(got - wanted) > max(_CLOSE * wanted, 1e-6)
         ]
 
     def as_json(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ __all__ = ["Target", "copies_of", "tilt"]
 Floats = npt.NDArray[np.float64]
 
 _STEPS = 200
-_SOFT = 1e-7  # weight of the quadratic term: feasible targets are met to about this
+_SOFT = 1e-9  # weight of the quadratic term: feasible targets are met to about this
 _TRIES = 32
 
 
@@ -47,8 +47,9 @@ class Target:
         return float((self.above * times).sum()) / below if below else 0.0
 
     def met(self, times: npt.NDArray[np.number], tolerance: float) -> bool:
-        """Whether the ratio is the value, within a relative tolerance."""
-        return abs(self.achieved(times) - self.value) <= tolerance * max(self.value, 1e-9)
+        """Whether the ratio is the value, within a relative tolerance (and 1e-6, for shares of 0,
+        which weights only approach)."""
+        return abs(self.achieved(times) - self.value) <= max(tolerance * self.value, 1e-6)
 
     def bounds(self, taken: npt.NDArray[np.bool_]) -> tuple[float, float]:
         """The least and the largest ratio that any mix of these flows has."""
