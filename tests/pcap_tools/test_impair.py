@@ -389,6 +389,22 @@ def test_what_flows_suffer(tmp_path: Path) -> None:
         assert (row["reason"], row["reason_after"], row["gap_bytes"]) == ("", reason, gap)
 
 
+def test_a_connection_without_its_handshake_joins_the_one_before(tmp_path: Path) -> None:
+    """Same ports again, SYN and SYN-ACK lost: the second is no flow of its own any more."""
+    first = Talk().whole(1)
+    second = Talk(start=T0 + 5 * 10**9, isn=(70_000, 90_000)).whole(1)
+    frames = first.frames + second.frames
+    source, out = write_pcap(tmp_path / "in.pcap", frames), tmp_path / "out.pcap"
+    due = [len(first.frames), len(first.frames) + 1]
+    seed = next(seed for seed in range(10_000) if lost_by(seed, len(frames)) == due)
+    report = impair(source, out, seed, [Fault("loss", 0.1)])
+    assert (report.flows_in, report.flows_out) == (2, 1)
+    assert report.flows.totals["gone"] == 1
+    rows = suffered(out)
+    assert rows[1]["flows_after"] == 0 and rows[1]["state_after"] == ""
+    assert 0 not in rows or rows[0]["flows_after"] == 1
+
+
 def lost_by(seed: int, packets: int) -> list[int]:
     key, limit = stream_key(seed, "loss"), threshold(0.1)
     return [n for n in range(packets) if happens(key, n, limit)]

@@ -342,6 +342,14 @@ def test_client_ports_run_out(tmp_path: Path) -> None:
     assert report.flows_found == plan.after.flows == len(set(report.replicas["port"].tolist()))
 
 
+def test_a_udp_checksum_never_becomes_none(tmp_path: Path) -> None:
+    """Over all client ports the sum passes 0, which is sent as 0xffff (RFC 768)."""
+    source = write_pcap(tmp_path / "in.pcap", Talk(sport=0xFFFF).udp(0, b"\xe0\x70").frames)
+    mixed(source, tmp_path / "out.pcap", flows=32_768)
+    sums = Counter(frame[40:42] for _, frame in packets(tmp_path / "out.pcap"))
+    assert sums[b"\xff\xff"] == 1 and sums[b"\0\0"] == 0 and len(sums) == 32_768
+
+
 def test_no_room_for_scratch(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
