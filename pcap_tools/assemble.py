@@ -7,6 +7,7 @@ copy, whatever the capture's size; the scratch file is mapped, and nameless from
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ __all__ = ["assembled"]
 
 _CHUNK = 1 << 22
 _ROWS = 1 << 15
+_RESIDENT = 1 << 25  # bytes between two releases of the scratch file's pages
 _UDP = 17
 _NONE = 0xFFFF
 
@@ -66,9 +68,26 @@ def assembled(
     end = np.cumsum(size)
     begin = end - size
     with _scratch(beside, int(end[-1])) as stream:
-        scratch = np.asarray(np.memmap(stream, np.uint8, "r+", shape=(int(end[-1]),)))
-        _sort(capture, traits, scratch, np.where(wanted, begin, -1), end, progress)
-        yield from _merged(scratch, begin, end, replicas, capture.link)
+        mapped = mmap.mmap(stream.fileno(), int(end[-1]))
+        scratch: U8 = np.frombuffer(mapped, np.uint8)
+        passed = 0
+        for octets in _sorted(capture, traits, scratch, np.where(wanted, begin, -1), end):
+            passed = _trimmed(mapped, passed + octets)
+            if progress is not None:
+                done = capture.bytes + 16 * capture.packets
+                progress("sorting by flow", done, capture.size)
+        for batch in _merged(scratch, begin, end, replicas, capture.link):
+            yield batch
+            passed = _trimmed(mapped, passed + _CHUNK)
+
+
+def _trimmed(mapped: mmap.mmap, passed: int) -> int:
+    """Every now and then let go of the scratch file's pages: they stay in the page cache, where
+    the system may write them out, and count no more as this process's memory."""
+    if passed < _RESIDENT:
+        return passed
+    mapped.madvise(mmap.MADV_DONTNEED)
+    return 0
 
 
 def _scratch(beside: Path, size: int) -> IO[bytes]:
@@ -84,14 +103,8 @@ def _scratch(beside: Path, size: int) -> IO[bytes]:
     return stream
 
 
-def _sort(
-    capture: Capture,
-    traits: Traits,
-    scratch: U8,
-    cursor: I64,
-    end: I64,
-    progress: Progress | None,
-) -> None:
+def _sorted(capture: Capture, traits: Traits, scratch: U8, cursor: I64, end: I64) -> Iterator[int]:
+    """Write every wanted packet to its flow's place; yields the bytes of each batch."""
     decode = Decoder()
     table = traits.table
     for batch in capture.batches():
@@ -117,9 +130,7 @@ def _sort(
             raise CaptureError(
                 f"{capture.paths[0]}: changed while it was being read; mix it when it is complete"
             )
-        if progress is not None:
-            done = capture.bytes + 16 * capture.packets
-            progress("sorting by flow", done, capture.size)
+        yield int(batch.caplen.sum(dtype=np.int64))
 
 
 @kernel

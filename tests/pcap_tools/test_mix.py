@@ -350,6 +350,15 @@ def test_a_udp_checksum_never_becomes_none(tmp_path: Path) -> None:
     assert sums[b"\xff\xff"] == 1 and sums[b"\0\0"] == 0 and len(sums) == 32_768
 
 
+def test_letting_go_of_scratch_pages_loses_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, kept = mixed(source, tmp_path / "kept.pcap", flows=500)
+    monkeypatch.setattr("pcap_tools.assemble._RESIDENT", 1)
+    _, trimmed = mixed(source, tmp_path / "trimmed.pcap", flows=500)
+    assert trimmed.sha256 == kept.sha256
+
+
 def test_no_room_for_scratch(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
