@@ -8,6 +8,7 @@ PcapError                      exit status 2
  │   └─ GrowingInput           the file changed while it was read
  ├─ PlanError                  an address plan that cannot be carried out
  │   └─ PoolExhausted          more iterations asked than the pool has fresh addresses
+ ├─ MixError                   shares, weights or targets that the capture's flows cannot meet
  └─ OutputError                the output cannot be written (full disk, same file as the input)
 
 A message says what was wrong, where (file, offset, key) and what to do, in one line.
@@ -21,6 +22,7 @@ __all__ = [
     "CaptureError",
     "EmptyCapture",
     "GrowingInput",
+    "MixError",
     "OutputError",
     "PcapError",
     "PlanError",
@@ -62,6 +64,10 @@ class PlanError(PcapError):
 
 class PoolExhausted(PlanError):
     """The pool of a class has fewer fresh addresses than the iterations need."""
+
+
+class MixError(PcapError):
+    """A traffic mix that cannot be made of the capture's flows."""
 
 
 class OutputError(PcapError):

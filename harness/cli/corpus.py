@@ -11,6 +11,7 @@ from harness.cli import (
     corpus_flows,
     corpus_label,
     corpus_rewrite,
+    corpus_shape,
 )
 
 __all__ = ["app"]
@@ -22,3 +23,4 @@ corpus_balance.register(app)
 corpus_convert.register(app)
 corpus_label.register(app)
 corpus_rewrite.register(app)
+corpus_shape.register(app)

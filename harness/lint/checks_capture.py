@@ -128,27 +128,27 @@ def _snapped_packets(subject: Subject) -> Finding | None:
 @check(
     "time-backwards",
     "Packets earlier than those before them",
-    "Sort the capture (`reordercap`), or find out which clock was set while it was recorded.",
+    "Sort the capture (`corpus clean --sort`), or find out which clock was set while recording.",
 )
 def _time_backwards(subject: Subject) -> Finding | None:
-    count = subject.survey.backwards
+    count = subject.survey.backwards.packets
     if not count:
         return None
     return Finding(
         "warning",
-        f"time goes backwards {count:,} times, by up to {subject.survey.worst_ns / 1e9:.6g} s: "
+        f"time goes backwards {count:,} times, by up to {subject.survey.back_ns / 1e9:.6g} s: "
         "answers may overtake their requests in the replay",
-        {"packets": count, "worst_s": subject.survey.worst_ns / 1e9},
+        {"packets": count, "worst_s": subject.survey.back_ns / 1e9},
     )
 
 
 @check(
     "duplicate-packets",
     "Frames that are in the capture twice",
-    "Remove them (`editcap -d`), and let the mirror port copy one direction only.",
+    "Remove them (`corpus clean --dedup exact`), and let the mirror port copy one direction only.",
 )
 def _duplicate_packets(subject: Subject) -> Finding | None:
-    count = subject.survey.duplicates
+    count = subject.survey.duplicates.packets
     portion = share(count, subject.table.packets)
     if not count:
         return None
@@ -163,12 +163,12 @@ def _duplicate_packets(subject: Subject) -> Finding | None:
 @check(
     "oversized-frames",
     "Packets larger than the sensor's MTU",
-    "Record with offloads off (`ethtool -K IF gro off lro off gso off tso off`), or raise the MTU "
-    "of the whole path.",
+    "Record with offloads off (`ethtool -K IF gro off lro off gso off tso off`), cut the segments "
+    "(`corpus clean --resegment MTU`), or raise the MTU of the whole path.",
 )
 def _oversized_frames(subject: Subject) -> Finding | None:
     mtu = subject.sensor.mtu
-    count = subject.survey.larger_than(mtu)
+    count = subject.survey.oversized.packets
     if not count:
         return None
     return Finding(
@@ -255,7 +255,7 @@ def _tunnels(subject: Subject) -> Finding | None:
     "Say the share in the report; measure with a mix that has the share of the network to protect.",
 )
 def _encrypted_share(subject: Subject) -> Finding | None:
-    flows = subject.survey.encrypted
+    flows = subject.encrypted
     if not flows.any():
         return None
     octets = int(subject.octets[flows].sum())

@@ -18,13 +18,13 @@ from harness.lint.sensor import SensorFacts
 from harness.model import Corpus, Load, Schedule
 from harness.profile import Profile, load_profile
 from pcap_tools.capture import open_capture
-from pcap_tools.clean import read_table
-from pcap_tools.errors import EmptyCapture, PcapError
+from pcap_tools.errors import PcapError
 from pcap_tools.flows import FlowTable
 from pcap_tools.plan import AddressPlan
 from pcap_tools.policy import Policy, judge
 from pcap_tools.strategies import flow_groups, plan_of
-from pcap_tools.traits import Survey, survey
+from pcap_tools.survey import Survey, Surveyor
+from pcap_tools.traits import read_traits
 
 __all__ = ["Subject", "find_profile", "read_subject"]
 
@@ -44,6 +44,7 @@ class Subject:
     captures: tuple[str, ...]
     table: FlowTable
     survey: Survey
+    encrypted: npt.NDArray[np.bool_]
     reasons: npt.NDArray[np.str_]
     profile: Profile
     sensor: SensorFacts
@@ -147,19 +148,16 @@ def read_subject(
 ) -> Subject:
     """Read a capture, twice. Raises CaptureError."""
     policy = policy or Policy()
+    surveyor = Surveyor(sensor.mtu)
     with open_capture(captures) as capture:
-        table = read_table(capture, policy.idle_s, progress)
-        if not len(table):
-            raise EmptyCapture(
-                f"{', '.join(captures)}: no flow in it; see `probebench corpus inspect` without "
-                "--for"
-            )
-        facts = survey(capture, table)
+        traits = read_traits(surveyor.watch(capture), policy.idle_s, progress)
+    table = traits.table
     names, codes = judge(table, policy)
     return Subject(
         captures=tuple(captures),
         table=table,
-        survey=facts,
+        survey=surveyor.finish(),
+        encrypted=traits.encrypted,
         reasons=np.array(names)[codes],
         profile=profile,
         sensor=sensor,

@@ -1,107 +1,99 @@
-"""The survey against editcap and tshark."""
+"""Encryption by first payload, beside tshark's dissection; what may be copied."""
 
 from __future__ import annotations
 
-import random
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-from synth import MS, T0, Frame, Talk, merged, tshark, write_pcap
+from scapy.layers.inet import IP, UDP, fragment
+from scapy.layers.ipsec import ESP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+from synth import MS, T0, Frame, Talk, tshark, write_pcap
 
 from pcap_tools.capture import open_capture
-from pcap_tools.flows import FlowTable, flow_table
-from pcap_tools.table import flow_columns
-from pcap_tools.traits import Survey, survey
+from pcap_tools.traits import CIPHERS, Traits, read_traits
+
+ETHER = Ether(src="02:00:00:00:00:00", dst="02:00:00:00:00:01")
+RANDOM = bytes(range(32))
+BODY = b"\x03\x03" + RANDOM + b"\0" + b"\0\x02\x13\x01" + b"\x01\0" + b"\0\0"
+HELLO = b"\x16\x03\x01" + (len(BODY) + 4).to_bytes(2, "big") + b"\x01\0"
+HELLO += len(BODY).to_bytes(2, "big") + BODY
+DTLS = b"\x16\xfe\xfd" + bytes(8) + (len(BODY) + 12).to_bytes(2, "big") + b"\x01\0"
+DTLS += len(BODY).to_bytes(2, "big") + bytes(6) + len(BODY).to_bytes(2, "big") + BODY
+QUIC = b"\xc3\0\0\0\x01\x08" + RANDOM[:8] + b"\0\0\x44\xd0" + bytes(1232)
+WIREGUARD = b"\x01\0\0\0" + bytes(144)
 
 
-def read(path: Path) -> tuple[FlowTable, Survey]:
-    with open_capture(path) as capture:
-        table = flow_table(capture)
-        return table, survey(capture, table)
+def traits(path: Path, frames: list[Frame], snaplen: int = 262144) -> Traits:
+    with open_capture(write_pcap(path / "in.pcap", frames, snaplen=snaplen)) as capture:
+        return read_traits(capture, 60.0)
 
 
-def some(seed: int) -> list[Frame]:
-    source = random.Random(seed)
-    talks = [
-        Talk(client=f"10.0.{i}.1", sport=4000 + i, start=T0 + i * MS, vlan=i % 3).whole()
-        for i in range(12)
+def ciphers(found: Traits) -> list[str]:
+    return [CIPHERS[code] for code in found.cipher]
+
+
+def tcp(dport: int, *payloads: bytes, first: int = 0) -> list[Frame]:
+    talk = Talk(dport=dport).open()
+    for n, payload in enumerate(payloads):
+        talk.tcp((n + first) % 2, "PA", payload)
+    return talk.close().frames
+
+
+CASES = {
+    "tls": (tcp(443, HELLO), "tls", "tls"),
+    "tls elsewhere": (tcp(4444, HELLO), "tls", None),
+    "starttls": (tcp(25, b"STARTTLS\r\n", b"220 go\r\n", HELLO), "tls", None),
+    "http on 443": (tcp(443, b"GET / HTTP/1.1\r\n\r\n"), "", ""),
+    "binary on 443": (tcp(443, b"\x80\x01\x02\x03\x04\x05\x06"), "tls", None),
+    "binary on 444": (tcp(444, b"\x80\x01\x02\x03\x04\x05\x06"), "", ""),
+    "scan of 443": (tcp(443), "", ""),
+    "ssh": (tcp(2222, b"SSH-2.0-OpenSSH_9\r\n", first=1), "ssh", None),
+    "quic": (Talk(dport=443).udp(0, QUIC).frames, "quic", "quic"),
+    "dtls": (Talk(dport=4433).udp(0, DTLS).frames, "dtls", "dtls"),
+    "wireguard": (Talk(dport=51820).udp(0, WIREGUARD).frames, "wireguard", "wg"),
+    "dns": (Talk(dport=53).udp(0, b"\xab\xcd\x01\0\0\x01" + bytes(20)).frames, "", ""),
+    "esp": ([(T0, bytes(ETHER / IP(proto=50) / ESP(spi=7, seq=1, data=RANDOM)))], "esp", "esp"),
+    "esp in udp": (Talk(dport=4500).udp(0, b"\0\0\0\x07\0\0\0\x01" + RANDOM).frames, "esp", "esp"),
+    "ike": (Talk(dport=4500).udp(0, bytes(4) + RANDOM).frames, "", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ciphers(tmp_path: Path, name: str) -> None:
+    frames, expected, dissected = CASES[name]
+    if name == "ike":
+        expected = "esp"  # by its port: a key exchange is no text
+    assert ciphers(traits(tmp_path, frames)) == [expected]
+    if dissected is not None:
+        layers = {part for (row,) in protocols(tmp_path / "in.pcap") for part in row.split(":")}
+        seen = layers & {"tls", "ssh", "quic", "dtls", "wg", "esp"}
+        assert seen == ({dissected} if dissected else set())
+
+
+def protocols(path: Path) -> list[list[str]]:
+    return tshark(path, "frame.protocols")
+
+
+def test_payload_that_was_not_captured_goes_by_port(tmp_path: Path) -> None:
+    frames = tcp(443, HELLO) + [(t + 900 * MS, f) for t, f in tcp(80, b"GET / HTTP/1.0\r\n\r\n")]
+    assert ciphers(traits(tmp_path, frames, snaplen=54)) == ["tls", ""]
+
+
+def test_sums_and_what_may_be_copied(tmp_path: Path) -> None:
+    frames = tcp(80, b"GET")
+    later = T0 + 500 * MS
+    whole = IP(src="10.1.1.1", id=7) / UDP(sport=5000, dport=6000) / Raw(bytes(1000))
+    extra = [
+        bytes(ETHER / IP(src="10.1.1.2", proto=50) / Raw(RANDOM)),
+        bytes(ETHER / IP(src="10.1.1.3") / UDP(sport=5001, dport=4789) / Raw(RANDOM)),
+        *(bytes(ETHER / part) for part in fragment(whole, 512)),
     ]
-    frames = merged(*talks)
-    for _ in range(40):  # repeats at every distance
-        at = source.randrange(len(frames))
-        later = min(len(frames), at + source.randrange(1, 8))
-        frames.insert(later, (frames[at][0], frames[at][1]))
-    return frames
-
-
-@pytest.mark.skipif(shutil.which("editcap") is None, reason="needs editcap")
-@pytest.mark.parametrize("seed", range(3))
-def test_duplicates_are_editcaps(tmp_path: Path, seed: int) -> None:
-    path = write_pcap(tmp_path / "d.pcap", some(seed))
-    said = subprocess.run(
-        ["editcap", "-d", path, tmp_path / "out.pcap"], capture_output=True, text=True, check=True
-    ).stderr
-    skipped = re.search(r"(\d+) packets skipped with duplicate window of 5", said)
-    assert skipped
-    assert read(path)[1].duplicates == int(skipped.group(1)) > 10
-
-
-def test_steps_back_are_counted_across_batches(tmp_path: Path) -> None:
-    frames = some(1)
-    path = write_pcap(tmp_path / "t.pcap", frames)
-    times = np.array([time // 1000 * 1000 for time, _ in frames])
-    steps = np.diff(times)
-    found = read(path)[1]
-    assert found.backwards == int((steps < 0).sum()) > 0
-    assert found.worst_ns == -int(steps.min())
-
-
-def test_sizes_are_of_what_the_mtu_limits(tmp_path: Path) -> None:
-    """Behind Ethernet and VLAN tags; also of frames without IP."""
-    talk = Talk(vlan=5).whole()
-    frames = [*talk.frames, (T0 + 10**9, bytes(12) + b"\x88\xcc" + bytes(100))]
-    found = read(write_pcap(tmp_path / "s.pcap", frames))[1]
-    sizes = sorted([len(frame) - 18 for _, frame in talk.frames] + [100])
-    assert np.repeat(np.arange(len(found.sizes)), found.sizes).tolist() == sizes
-    assert found.largest == sizes[-1]
-    assert found.larger_than(sizes[-1]) == 0
-    assert found.larger_than(sizes[-1] - 1) == sizes.count(sizes[-1])
-
-
-def test_tls_ssh_and_quic_mark_their_flows(tmp_path: Path) -> None:
-    tls = Talk(sport=1, dport=8443).open().tcp(0, "PA", b"\x16\x03\x01\x02\x00").close()
-    ssh = Talk(sport=2, dport=2222).open().tcp(1, "PA", b"SSH-2.0-x\r\n").close()
-    quic = Talk(sport=3, dport=443).udp(0, b"\xc3\x00\x00\x00\x01" + bytes(20))
-    ike = Talk(sport=500, dport=500).udp(0, bytes(28))
-    http = Talk(sport=4, dport=443).open().tcp(0, "PA", b"GET / HTTP/1.1\r\n\r\n").close()
-    dns = Talk(sport=5, dport=53).udp(0, b"\xc3\x00\x00\x00\x01" + bytes(20))
-    talks = (tls, ssh, quic, ike, http, dns)
-    table, found = read(write_pcap(tmp_path / "e.pcap", merged(*talks)))
-    ports = flow_columns(table)["client_port"]
-    marked = {port for port, one in zip(ports, found.encrypted, strict=True) if one}
-    assert marked == {1, 2, 3, 500}
-
-
-def test_tls_flows_are_tsharks() -> None:
-    path = Path(__file__).resolve().parents[3] / "shared" / "corpora" / "raw-mix.pcap"
-    for parent in Path(__file__).resolve().parents:
-        if (parent / "shared" / "corpora").is_dir():
-            path = parent / "shared" / "corpora" / "raw-mix.pcap"
-    if not path.exists() or shutil.which("tshark") is None:
-        pytest.skip("needs the shared corpora and tshark")
-    table, found = read(path)
-    rows = tshark(path, "tcp.srcport", "tcp.dstport", "tls.record.version")
-    expected = {frozenset(row[:2]) for row in rows if row[2]}
-    columns = flow_columns(table)
-    marked = {
-        frozenset((str(c), str(s)))
-        for c, s, one in zip(
-            columns["client_port"], columns["server_port"], found.encrypted, strict=True
-        )
-        if one
-    }
-    assert expected and expected <= marked
+    frames += Talk(sport=1023, dport=40000).open().frames  # the client's port is the known one
+    found = traits(tmp_path, frames + [(later + n * MS, f) for n, f in enumerate(extra)])
+    single = dict(zip(found.table.rows["port"][:, 1].tolist(), found.single.tolist(), strict=True))
+    assert single.pop(80) is False and all(single.values())
+    assert found.packets.sum() == len(frames) + len(extra)
+    assert found.bytes.sum() == sum(len(f) for _, f in frames) + sum(map(len, extra))
+    assert (found.captured == found.bytes + 24 * found.packets).all()
