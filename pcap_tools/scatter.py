@@ -26,11 +26,11 @@ from numba import types
 from pcap_tools.capture import Batch
 from pcap_tools.errors import OutputError
 from pcap_tools.kernels import I32, I64, U8, copy_bytes, kernel, store32
-from pcap_tools.walk import MAX_PACKET, U32
+from pcap_tools.walk import MAX_PACKET, U32, Word
 
 __all__ = ["FileNames", "Scatter"]
 
-WINDOW = 1 << 27
+WINDOW = 1 << 26
 """Bytes of a window; two are in memory. Smaller ones cut more files into pieces."""
 
 _HEADER = 24

@@ -26,6 +26,8 @@ from pcap_tools.flows import IDLE_S, FlowTable, FlowTracker
 from pcap_tools.kernels import I32
 from pcap_tools.scatter import WINDOW, Scatter
 from pcap_tools.splitfiles import (
+    FORMAT,
+    FORMAT_VERSION,
     ORDER_NAME,
     REPORT_NAME,
     TABLE_NAME,
@@ -40,10 +42,7 @@ from pcap_tools.trexadapt import Adapter
 from pcap_tools.trexfit import FitSurvey
 from pcap_tools.walk import U32
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "TARGETS", "SplitOptions", "SplitReport", "split"]
-
-FORMAT = "probebench-split"
-FORMAT_VERSION = 1
+__all__ = ["TARGETS", "SplitOptions", "SplitReport", "split"]
 
 TARGETS = {
     "any": "every flow, and packets outside flows, unchanged",

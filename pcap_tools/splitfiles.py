@@ -26,6 +26,8 @@ from pcap_tools.trexfit import ADAPTABLE, ASTF_REASONS, STF_REASONS, Fit
 from pcap_tools.walk import MAX_PACKET, U32
 
 __all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
     "ORDER",
     "ORDER_MAGIC",
     "ORDER_NAME",
@@ -40,6 +42,9 @@ __all__ = [
     "write_order",
     "write_split_table",
 ]
+
+FORMAT = "probebench-split"
+FORMAT_VERSION = 1
 
 TABLE_NAME = "split.csv"
 ORDER_NAME = "split.order"
