@@ -111,7 +111,8 @@ class SplitReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report's JSON form, as in DIR/split.json."""
-        return {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}
+        head = {"format": FORMAT, "version": FORMAT_VERSION}
+        return {**head, **asdict(self), "inputs": list(self.inputs)}
 
 
 def split(

@@ -22,7 +22,7 @@ from pcap_tools.policy import Policy
 from pcap_tools.scatter import FileNames
 from pcap_tools.table import COLUMNS, typed_columns
 from pcap_tools.text import NAME, NUMBER, Column, format_rows
-from pcap_tools.trexfit import ADAPTABLE, ASTF_REASONS, STF_REASONS, Fit
+from pcap_tools.trexfit import ADAPTABLE, ASTF_REASONS, REPLY_GAP, STF_REASONS, Fit
 from pcap_tools.walk import MAX_PACKET, U32
 
 __all__ = [
@@ -78,9 +78,8 @@ to fit); the reasons are codes of pcap_tools.trexfit, or reply-gap."""
 _MAGIC_US, _MAGIC_NS = 0xA1B2C3D4, 0xA1B23C4D
 _ANSWERS = ("no", "yes", "adapted")
 _NO, _YES, _ADAPTED = range(3)
-_STF_NAMES = ("", *STF_REASONS, "reply-gap")
+_STF_NAMES = ("", *STF_REASONS, REPLY_GAP)
 _ASTF_NAMES = ("", *ASTF_REASONS)
-_REPLY_GAP = len(_STF_NAMES) - 1
 _CHUNK = 1 << 20
 
 
@@ -113,7 +112,7 @@ class Verdicts:
         if target == "stf":
             fits = fit.stf_adapted == 0
             early = (fit.reply_gap_ns >= 0) & (fit.reply_gap_ns < reply_gap_s * 1e9)
-            stf_reason[early & (stf_reason == 0)] = _REPLY_GAP
+            stf_reason[early & (stf_reason == 0)] = _STF_NAMES.index(REPLY_GAP)
             stf = np.where(fits, np.where(stf_reason == 0, _YES, _ADAPTED), _NO).astype(np.uint8)
         astf = np.where(fit.astf == 0, _YES, _NO).astype(np.uint8)
         written = {"stf": stf != _NO, "astf": astf != _NO}.get(target, np.ones(len(stf), np.bool_))

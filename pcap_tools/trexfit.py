@@ -18,7 +18,16 @@ from pcap_tools.kernels import I32, I64, U8, kernel, load16, load32, load_u8, sw
 from pcap_tools.packet import Row
 from pcap_tools.walk import U32, Word
 
-__all__ = ["ADAPTABLE", "ASTF_REASONS", "NO_REPLY", "STF_REASONS", "Fit", "FitSurvey"]
+__all__ = [
+    "ADAPTABLE",
+    "ASTF_REASONS",
+    "NO_REPLY",
+    "REASONS",
+    "REPLY_GAP",
+    "STF_REASONS",
+    "Fit",
+    "FitSurvey",
+]
 
 _REASONS = {
     "link": "not Ethernet with IP behind at most one 802.1Q tag (ASTF: any number of tags)",
@@ -55,6 +64,12 @@ ASTF_REASONS = {
     name: _REASONS[name] for name in (*_SHARED, "same-address", "server-first", *_ASTF_ONLY)
 }
 """Reason code: why a flow does not fit ASTF. The first that applies names the flow."""
+
+REPLY_GAP = "reply-gap"
+"""Reason code of flows whose replies come sooner than was asked for."""
+
+REASONS = {**_REASONS, REPLY_GAP: "replies sooner after their request than asked for"}
+"""Every reason code, and what it means."""
 
 ADAPTABLE = ("time-backwards", "ttl-rewritten", "tos-rewritten")
 """STF's reasons that splitting for STF puts right; the last two, TRex itself would."""

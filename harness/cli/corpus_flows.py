@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from harness.cli.progress import progress as _progress
 
 if TYPE_CHECKING:
     from pcap_tools.clean import Forecast, Tally
@@ -159,35 +158,6 @@ def _policy(keep: list[str] | None, drop: list[str] | None, edge: float, idle: f
     wanted = frozenset(keep or ())
     Policy(drop=wanted)  # refuses unknown names
     return Policy((DEFAULT_DROP | frozenset(drop or ())) - wanted, edge, idle)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A live line on a terminal; elsewhere a plain line every few seconds, for long work only."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            tasks: dict[str, object] = {}
-
-            def show(step: str, done: int, total: int) -> None:
-                if step not in tasks:
-                    tasks[step] = bar.add_task(step, total=total)
-                bar.update(tasks[step], completed=min(done, total))  # type: ignore[arg-type]
-
-            yield show
-        return
-    last = time.monotonic()
-
-    def tell(step: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 5:
-            last = time.monotonic()
-            print(f"{step}: {min(100 * done // max(total, 1), 100)} %", file=sys.stderr, flush=True)
-
-    yield tell
 
 
 def _print_inspection(found: Inspection) -> None:
