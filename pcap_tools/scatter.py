@@ -24,7 +24,6 @@ import numpy as np
 from numba import types
 
 from pcap_tools.capture import Batch
-from pcap_tools.errors import OutputError
 from pcap_tools.kernels import I32, I64, U8, copy_bytes, kernel, store32
 from pcap_tools.walk import MAX_PACKET, U32, Word
 
@@ -65,7 +64,7 @@ class Scatter:
     `owner` (int32, one a packet of the capture) and `caplen` (uint32, one a packet) say beforehand
     what will come; packets with owner −1 are left out. As a context manager; `write` takes the
     batches in order. Afterwards `packets` and `bytes` (of frames) count what was written, and
-    `files` what was created. Raises OutputError.
+    `files` what was created. Raises OSError.
     """
 
     def __init__(
@@ -213,20 +212,15 @@ class Scatter:
         name = self._names.name(int(window.files[which]))
         octets = window.data[window.begin[which] + written : window.end[which]].data
         flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT if window.fresh[which] else 0)
+        descriptor = os.open(self._directory / name, flags, 0o666)
         try:
-            descriptor = os.open(self._directory / name, flags, 0o666)
-            try:
-                while len(octets):
-                    got = os.write(descriptor, octets)
-                    if not got:
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    octets = octets[got:]
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise OutputError(
-                f"{self._directory}/{name}: cannot be written: {error.strerror}"
-            ) from None
+            while octets:
+                got = os.write(descriptor, octets)
+                if not got:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                octets = octets[got:]
+        finally:
+            os.close(descriptor)
 
 
 class _Window:
@@ -287,7 +281,7 @@ def _lay_out(
         cursor[number] = place
         if fresh[i]:
             made[number] = True
-            data[place : place + _HEADER] = header
+            copy_bytes(np.int64(data.ctypes.data) + place, np.int64(header.ctypes.data), _HEADER)
             cursor[number] += _HEADER
         place = end[i]
     return stop, touched
