@@ -78,7 +78,10 @@ def merge(directory: Path | str, output: Path | str, window: int = _WINDOW) -> M
             stream.write(bytes.fromhex(report["header"]))
             gather = _Gather(directory, report["flows"], window)
             while rows := order.read(_ROWS * ORDER.itemsize):
-                gather.copy(np.frombuffer(rows, ORDER), stream)
+                whole = len(rows) // ORDER.itemsize
+                gather.copy(np.frombuffer(rows, ORDER, whole), stream)
+        if gather.packets != report["packets"]:
+            raise CaptureError(f"{directory / ORDER_NAME}: is cut; split again")
         gather.check_ends()
         temporary.replace(output)
     except OSError as error:
@@ -101,7 +104,12 @@ def _report(directory: Path) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(path.read_text())
         known = (report["format"], report["version"]) == (FORMAT, FORMAT_VERSION)
-        usable = known and len(bytes.fromhex(report["header"])) == _HEADER
+        usable = (
+            known
+            and len(bytes.fromhex(report["header"])) == _HEADER
+            and all(type(report[name]) is int for name in ("flows", "packets"))
+            and type(report["exact"]) is bool
+        )
     except OSError as error:
         raise CaptureError(
             f"{path}: cannot be read: {error.strerror}; give a directory of `corpus split`"
@@ -143,6 +151,8 @@ class _Gather:
         numbers, caplen = np.ascontiguousarray(rows["file"]), np.ascontiguousarray(rows["caplen"])
         if len(numbers) and int(numbers.max()) >= len(self._names):
             raise CaptureError(f"{self._directory}/{ORDER_NAME}: names a flow that is not there")
+        if not all(self._names[number] for number in np.unique(numbers).tolist()):
+            raise CaptureError(f"{self._directory}/{ORDER_NAME}: names a flow without a file")
         sizes = np.cumsum(caplen.astype(np.int64) + _RECORD)
         start, before = 0, 0
         while start < len(rows):
@@ -199,8 +209,11 @@ def _names(directory: Path, flows: int) -> list[str]:
     """The names of the flows' files and, last, of other.pcap."""
     import csv
 
-    with (directory / TABLE_NAME).open(newline="") as stream:
-        names = [row["file"] for row in csv.DictReader(stream)]
+    try:
+        with (directory / TABLE_NAME).open(newline="") as stream:
+            names = [row["file"] for row in csv.DictReader(stream)]
+    except (KeyError, ValueError, csv.Error):
+        raise CaptureError(f"{directory / TABLE_NAME}: is not what `corpus split` wrote") from None
     if len(names) != flows:
         raise CaptureError(f"{directory / TABLE_NAME}: {len(names)} flows where {flows} were split")
     return [*names, OTHER_NAME]

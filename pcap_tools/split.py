@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -132,10 +133,8 @@ def split(
     _refuse_full(directory)
     with open_capture(paths) as capture:
         table, caplen = _read(capture, options.idle_s, progress)
-        unfinished = directory.with_name(f".{directory.name}.tmp")
+        unfinished = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
         try:
-            if unfinished.exists():  # left by a run that was killed
-                shutil.rmtree(unfinished)
             unfinished.mkdir()
             report = _write(capture, table, caplen, directory, unfinished, options, progress)
             unfinished.rename(directory)

@@ -117,7 +117,6 @@ _FACTS = np.dtype(
         ("stf", np.uint32),
         ("astf", np.uint32),
         ("seen", np.uint8),
-        ("first", np.uint8),  # direction of the first packet
         ("last", np.uint8),  # direction of the packet before
         ("shake", np.uint8),  # cap_handling.py's state: 0 init, 1 SYN, 2 SYN-ACK
         ("fin_data", np.uint8, (2,)),
@@ -228,7 +227,6 @@ def _survey(
         side = direction[i]
         if not flow.seen:
             flow.seen = 1
-            flow.first = side
             if side:
                 flow.stf |= _SERVER_FIRST
         else:
@@ -243,12 +241,13 @@ def _survey(
             flow.stf |= _LINK
             flow.astf |= _LINK
             continue
-        _frame(base + offset[i], np.int64(caplen[i]), np.int64(side ^ flow.first), flow)
+        _frame(base + offset[i], np.int64(caplen[i]), np.int64(side), flow)
 
 
 @kernel
 def _frame(frame: Word, size: Word, side: Word, flow: Row) -> None:
-    """Judge one Ethernet frame; `side` is 0 when the sender sent the flow's first packet."""
+    """Judge one Ethernet frame; `side` is its direction, which is 0 for a flow's first packet
+    (or the flow is out as server-first)."""
     if size > _LARGEST_FRAME:
         flow.stf |= _LARGE
     at = 14

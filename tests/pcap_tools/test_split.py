@@ -224,9 +224,25 @@ def test_what_is_no_split_is_refused(tmp_path: Path) -> None:
     order.write_bytes(b"probebench-order\xff\0\0\0" + rest[4:])
     with pytest.raises(CaptureError, match="names a flow that is not there"):
         merge(tmp_path / "out", tmp_path / "no.pcap")
+    for cut in (rest[:-3], rest[:-8]):
+        order.write_bytes(b"probebench-order" + cut)
+        with pytest.raises(CaptureError, match=r"split\.order: is cut"):
+            merge(tmp_path / "out", tmp_path / "no.pcap")
     order.write_bytes(b"probebench-other" + rest)
     with pytest.raises(CaptureError, match="is not what `corpus split` wrote"):
         merge(tmp_path / "out", tmp_path / "no.pcap")
+    order.write_bytes(b"probebench-order" + rest)
+    table = tmp_path / "out" / "split.csv"
+    text = table.read_text()
+    for changed, message in (
+        (text.replace("0-tcp-80.pcap", ""), "a flow without a file"),
+        (text.splitlines()[0], "0 flows where 1 were split"),
+        (text.replace("file", "name"), "is not what `corpus split` wrote"),
+    ):
+        table.write_text(changed)
+        with pytest.raises(CaptureError, match=message):
+            merge(tmp_path / "out", tmp_path / "no.pcap")
+    assert not list(tmp_path.glob("*no.pcap*"))
 
 
 def test_a_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
@@ -281,14 +297,6 @@ def test_a_file_that_the_kernel_could_not_write_is_finished(
     split(raw, tmp_path / "out")
     for number, talk in enumerate(talks):
         assert records(tmp_path / "out" / f"{number}-tcp-80.pcap") == talk.frames
-
-
-def test_a_run_that_was_killed_does_not_hinder_the_next(tmp_path: Path) -> None:
-    raw = write_pcap(tmp_path / "raw.pcap", Talk().whole().frames)
-    (tmp_path / ".out.tmp").mkdir()
-    (tmp_path / ".out.tmp" / "0-tcp-80.pcap").write_bytes(b"old")
-    split(raw, tmp_path / "out")
-    assert records(tmp_path / "out" / "0-tcp-80.pcap") == records(raw)
 
 
 def test_more_flows_than_file_descriptors(tmp_path: Path) -> None:
