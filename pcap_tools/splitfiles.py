@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pcap_tools.capture import Capture
+from pcap_tools.connstate import STATES
+from pcap_tools.flowrow import FlowRows
 from pcap_tools.flows import FlowTable
 from pcap_tools.kernels import I32, I64, U8
-from pcap_tools.policy import Policy
 from pcap_tools.scatter import FileNames
-from pcap_tools.table import COLUMNS, typed_columns
-from pcap_tools.text import NAME, NUMBER, Column, format_rows
+from pcap_tools.table import COLUMNS, PROTOCOLS
+from pcap_tools.text import ADDRESS, NAME, NUMBER, VLAN, Column, format_rows
 from pcap_tools.trexfit import ADAPTABLE, ASTF_REASONS, REPLY_GAP, STF_REASONS, Fit
 from pcap_tools.walk import MAX_PACKET, U32
 
@@ -80,6 +81,8 @@ _ANSWERS = ("no", "yes", "adapted")
 _NO, _YES, _ADAPTED = range(3)
 _STF_NAMES = ("", *STF_REASONS, REPLY_GAP)
 _ASTF_NAMES = ("", *ASTF_REASONS)
+_PROTOCOL_NAMES = tuple(PROTOCOLS.get(number, str(number)) for number in range(256))
+_ROWS_AT_ONCE = 1 << 15
 _CHUNK = 1 << 20
 
 
@@ -134,53 +137,84 @@ class Verdicts:
 
 def file_names(table: FlowTable) -> FileNames:
     """<flow>-<protocol>-<server port>.pcap for every flow, and other.pcap behind them."""
-    columns = dict(zip(COLUMNS, typed_columns(table, Policy()), strict=True))
-    parts = [
-        columns["flow"],
-        columns["proto"]._replace(before=b"-"),
-        columns["server_port"]._replace(before=b"-"),
-    ]
-    text = b"".join(map(bytes, format_rows(parts, b".pcap\0"))) if len(table) else b""
-    joined = np.frombuffer(text + OTHER_NAME.encode() + b"\0", np.uint8)
-    return FileNames(joined, np.concatenate([[0], np.flatnonzero(joined == 0) + 1]))
+    pieces = []
+    for part in _parts(table):
+        columns = _name_columns(table.rows[part], part.start, b"")
+        pieces += [bytes(piece) for piece in format_rows(columns, b".pcap\0")]
+    pieces.append(OTHER_NAME.encode() + b"\0")
+    text = np.frombuffer(b"".join(pieces), np.uint8)
+    return FileNames(text, np.concatenate([[0], np.flatnonzero(text == 0) + 1]))
 
 
 def write_split_table(path: Path, table: FlowTable, verdicts: Verdicts, names: FileNames) -> None:
     """Write split.csv: SPLIT_COLUMNS, one row a flow. Raises OSError."""
-    columns = dict(zip(COLUMNS, typed_columns(table, Policy()), strict=True))
-    rows = table.rows
+    with path.open("wb") as stream:
+        stream.write(",".join(SPLIT_COLUMNS).encode() + b"\n")
+        for part in _parts(table):
+            rows = format_rows(_columns(table, verdicts, part), b"\n")
+            for piece in _without_files(rows, verdicts.written[part], names, part.start):
+                stream.write(piece)
 
-    def number(values: npt.NDArray[np.int64]) -> Column:
-        return Column(NUMBER, b",", values)
+
+def _parts(table: FlowTable) -> list[slice]:
+    """The flows in parts, so that their columns take no memory to speak of."""
+    starts = range(0, len(table), _ROWS_AT_ONCE)
+    return [slice(start, min(start + _ROWS_AT_ONCE, len(table))) for start in starts]
+
+
+def _columns(table: FlowTable, verdicts: Verdicts, part: slice) -> list[Column]:
+    rows = table.rows[part]
+
+    def number(values: npt.NDArray[np.int64], before: bytes = b",") -> Column:
+        return Column(NUMBER, before, values)
 
     def name(values: U8, texts: tuple[str, ...]) -> Column:
         return Column(NAME, b",", values, texts)
 
-    shown = [
-        *(columns[key]._replace(before=b",") for key in SPLIT_COLUMNS[:7]),
-        columns["flow"]._replace(before=b","),
-        columns["proto"]._replace(before=b"-"),
-        columns["server_port"]._replace(before=b"-"),
-        columns["packets_out"]._replace(before=b".pcap,"),
-        *(columns[key]._replace(before=b",") for key in SPLIT_COLUMNS[9:13]),
+    def address(end: int) -> Column:
+        low = np.ascontiguousarray(rows["lo"][:, end])
+        return Column(ADDRESS, b",", low, (), rows["hi"][:, end], rows["version"])
+
+    return [
+        number(np.arange(part.start, part.stop), b""),
+        name(rows["proto"], _PROTOCOL_NAMES),
+        address(0),
+        number(_ports(rows, 0)),
+        address(1),
+        number(_ports(rows, 1)),
+        Column(VLAN, b",", rows["vlan"]),
+        *_name_columns(rows, part.start, b","),
+        number(rows["packets"][:, 0], b".pcap,"),
+        number(rows["packets"][:, 1]),
+        number(rows["bytes"][:, 0]),
+        number(rows["bytes"][:, 1]),
+        number(rows["first_ns"]),
         number(rows["last_ns"] - rows["first_ns"]),
-        columns["state"]._replace(before=b","),
-        number(verdicts.reply_gap_ns),
-        name(verdicts.stf, _ANSWERS),
-        name(verdicts.stf_reason, _STF_NAMES),
-        name(verdicts.astf, _ANSWERS),
-        name(verdicts.astf_reason, _ASTF_NAMES),
+        name(table.state[part], STATES),
+        number(verdicts.reply_gap_ns[part]),
+        name(verdicts.stf[part], _ANSWERS),
+        name(verdicts.stf_reason[part], _STF_NAMES),
+        name(verdicts.astf[part], _ANSWERS),
+        name(verdicts.astf_reason[part], _ASTF_NAMES),
     ]
-    shown[0] = shown[0]._replace(before=b"")
-    with path.open("wb") as stream:
-        stream.write(",".join(SPLIT_COLUMNS).encode() + b"\n")
-        if len(table):
-            for piece in _without_files(format_rows(shown, b"\n"), verdicts.written, names):
-                stream.write(piece)
+
+
+def _name_columns(rows: FlowRows, first: int, before: bytes) -> list[Column]:
+    return [
+        Column(NUMBER, before, np.arange(first, first + len(rows))),
+        Column(NAME, b"-", rows["proto"], _PROTOCOL_NAMES),
+        Column(NUMBER, b"-", _ports(rows, 1)),
+    ]
+
+
+def _ports(rows: FlowRows, end: int) -> npt.NDArray[np.int64]:
+    """The table's ports: of ICMP, type and code of the first message."""
+    icmp = (rows["proto"] == 1) | (rows["proto"] == 58)
+    return np.where(icmp, rows["start"][:, end], rows["port"][:, end]).astype(np.int64)
 
 
 def _without_files(
-    pieces: Iterator[memoryview], written: npt.NDArray[np.bool_], names: FileNames
+    pieces: Iterator[memoryview], written: npt.NDArray[np.bool_], names: FileNames, first: int
 ) -> Iterator[memoryview | bytes]:
     """The rows, with the file's name taken out where there is no file."""
     row = 0
@@ -190,7 +224,7 @@ def _without_files(
         if missing:
             text = bytes(piece).split(b"\n")
             for at in missing:
-                name = names.name(row + at).encode()
+                name = names.name(first + row + at).encode()
                 text[at] = text[at].replace(b"," + name + b",", b",,", 1)
             yield b"\n".join(text)
         else:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
+import csv
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pcap_tools.connstate import STATES
 from pcap_tools.errors import OutputError, PcapError
+from pcap_tools.flowrow import FlowRows
 from pcap_tools.flows import FlowTable
 from pcap_tools.kernels import I64
 from pcap_tools.policy import Policy, judge
-from pcap_tools.text import ADDRESS, NAME, NUMBER, VLAN, Column, address_texts, format_rows
 
 __all__ = [
     "COLUMNS",
-    "JSON_BEFORE",
-    "JSON_END",
     "PROTOCOLS",
     "check_suffix",
     "flow_columns",
-    "typed_columns",
     "write_atomically",
     "write_flows",
 ]
@@ -73,72 +71,43 @@ PROTOCOLS = {
     132: "sctp",
     136: "udplite",
 }
-_PROTOCOL_NAMES = tuple(PROTOCOLS.get(number, str(number)) for number in range(256))
-_QUOTED = frozenset(
-    ("proto", "client", "server", "vlan", "state", "starts", "ends", "verdict", "reason")
-)
 _TCP = 6
+_ROWS_AT_ONCE = 1 << 14
 
 
 def flow_columns(
     table: FlowTable, policy: Policy | None = None, flows: I64 | None = None
 ) -> dict[str, list[Any]]:
     """The documented COLUMNS as lists, of all flows or of those numbered in `flows`."""
-    columns = typed_columns(table, policy or Policy(), flows)
-    return dict(zip(COLUMNS, map(_as_list, columns), strict=True))
-
-
-def typed_columns(
-    table: FlowTable, policy: Policy, flows: I64 | None = None, before: Sequence[bytes] = ()
-) -> list[Column]:
-    """The COLUMNS for `format_rows`, of all flows or of those numbered in `flows`.
-
-    `before` are the fixed texts in front of the values, one a column.
-    """
-    names, reason = judge(table, policy)
-    rows, state, missing = table.rows, table.state, table.missing
-    if flows is not None:
-        rows, state, missing, reason = rows[flows], state[flows], missing[flows], reason[flows]
-    numbers = np.arange(len(table)) if flows is None else flows
-    proto = rows["proto"]
-    tcp = proto == _TCP
-    icmp = (proto == 1) | (proto == 58)
-    client, server = (np.where(icmp, rows["start"][:, e], rows["port"][:, e]) for e in (0, 1))
-    ends = np.where(rows["fin"].all(axis=1), 1, np.where(rows["rst"].any(axis=1), 2, 3))
-    texts = iter(before or [b""] * len(COLUMNS))
-
-    def number(values: npt.NDArray[Any]) -> Column:
-        return Column(NUMBER, next(texts), values)
-
-    def name(values: npt.NDArray[Any], names: Sequence[str]) -> Column:
-        return Column(NAME, next(texts), values, names)
-
-    def address(end: int) -> Column:
-        low = np.ascontiguousarray(rows["lo"][:, end])
-        return Column(ADDRESS, next(texts), low, (), rows["hi"][:, end], rows["version"])
-
-    return [
-        number(numbers),
-        name(proto, _PROTOCOL_NAMES),
-        address(0),
-        number(client),
-        address(1),
-        number(server),
-        Column(VLAN, next(texts), rows["vlan"]),
-        number(rows["first_ns"]),
-        number(rows["last_ns"]),
-        number(rows["packets"][:, 0]),
-        number(rows["packets"][:, 1]),
-        number(rows["bytes"][:, 0]),
-        number(rows["bytes"][:, 1]),
-        name(state, STATES),
-        name(np.where(tcp, np.where(rows["syn"] == 1, 1, 2), 0), ("-", "syn", "midstream")),
-        name(np.where(tcp, ends, 0), ("-", "fin", "rst", "none")),
-        number(missing),
-        number(rows["truncated"]),
-        name(reason != 0, ("keep", "drop")),
-        name(reason, names),
-    ]
+    names, reasons = judge(table, policy or Policy())
+    picked = np.arange(len(table)) if flows is None else flows
+    rows, reason = table.rows[picked], reasons[picked]
+    tcp = rows["proto"] == _TCP
+    icmp = np.isin(rows["proto"], [1, 58])
+    ports = np.where(icmp[:, None], rows["start"], rows["port"])
+    starts = np.where(tcp, np.where(rows["syn"] == 1, "syn", "midstream"), "-")
+    return {
+        "flow": picked.tolist(),
+        "proto": [PROTOCOLS.get(number, str(number)) for number in rows["proto"].tolist()],
+        "client": _addresses(rows, 0),
+        "client_port": ports[:, 0].tolist(),
+        "server": _addresses(rows, 1),
+        "server_port": ports[:, 1].tolist(),
+        "vlan": [_vlan(number) for number in rows["vlan"].tolist()],
+        "first_ns": rows["first_ns"].tolist(),
+        "last_ns": rows["last_ns"].tolist(),
+        "packets_out": rows["packets"][:, 0].tolist(),
+        "packets_in": rows["packets"][:, 1].tolist(),
+        "bytes_out": rows["bytes"][:, 0].tolist(),
+        "bytes_in": rows["bytes"][:, 1].tolist(),
+        "state": [STATES[code] for code in table.state[picked].tolist()],
+        "starts": starts.tolist(),
+        "ends": _ends(rows),
+        "missing_bytes": table.missing[picked].tolist(),
+        "truncated": rows["truncated"].tolist(),
+        "verdict": np.where(reason == 0, "keep", "drop").tolist(),
+        "reason": [names[code] for code in reason.tolist()],
+    }
 
 
 def write_flows(table: FlowTable, output: Path, policy: Policy | None = None) -> None:
@@ -171,32 +140,26 @@ def write_atomically(output: Path, write: Callable[[IO[bytes]], object]) -> None
         raise OutputError(f"{output}: cannot be written: {error.strerror}") from None
 
 
-def _before() -> Iterator[bytes]:
-    """What stands in front of each column's value in a JSON object, quotes included."""
-    opened = "{"
-    for column in COLUMNS:
-        quote = '"' if column in _QUOTED else ""
-        yield f'{opened}"{column}": {quote}'.encode()
-        opened = f"{quote}, "
-
-
-JSON_BEFORE = tuple(_before())
-"""`before` of `typed_columns` for rows that are JSON objects; JSON_END closes them."""
-
-JSON_END = b'"}'
+def _chunks(table: FlowTable, policy: Policy) -> Iterator[dict[str, list[Any]]]:
+    for start in range(0, max(len(table), 1), _ROWS_AT_ONCE):
+        numbers = np.arange(start, min(start + _ROWS_AT_ONCE, len(table)))
+        yield flow_columns(table, policy, numbers)
 
 
 def _write_csv(table: FlowTable, policy: Policy, stream: IO[bytes]) -> None:
-    stream.write(",".join(COLUMNS).encode() + b"\n")
-    before = [b"", *[b","] * (len(COLUMNS) - 1)]
-    for piece in format_rows(typed_columns(table, policy, None, before), b"\n"):
-        stream.write(piece)
+    import io
+
+    with io.TextIOWrapper(stream, "utf-8", newline="", write_through=True) as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for columns in _chunks(table, policy):
+            writer.writerows(zip(*columns.values(), strict=True))
 
 
 def _write_jsonl(table: FlowTable, policy: Policy, stream: IO[bytes]) -> None:
-    columns = typed_columns(table, policy, None, JSON_BEFORE)
-    for piece in format_rows(columns, JSON_END + b"\n"):
-        stream.write(piece)
+    for columns in _chunks(table, policy):
+        for row in zip(*columns.values(), strict=True):
+            stream.write(json.dumps(dict(zip(COLUMNS, row, strict=True))).encode() + b"\n")
 
 
 def _write_parquet(table: FlowTable, policy: Policy, stream: IO[bytes]) -> None:
@@ -207,21 +170,7 @@ def _write_parquet(table: FlowTable, policy: Policy, stream: IO[bytes]) -> None:
         raise PcapError(
             "Parquet needs pyarrow (pip install 'probebench[parquet]'); or write .csv or .jsonl"
         ) from None
-
-    def arrow(column: Column) -> Any:
-        if column.kind == NUMBER:
-            return pyarrow.array(column.values.astype(np.int64))
-        if column.kind == ADDRESS:
-            assert column.high is not None and column.version is not None
-            low = column.values.view(np.uint64)
-            data, bounds = address_texts(column.high, low, column.version)
-            buffers = [None, pyarrow.py_buffer(bounds), pyarrow.py_buffer(data)]
-            return pyarrow.LargeStringArray.from_buffers(len(low), *buffers[1:]).cast("string")
-        return pyarrow.array(_as_list(column), pyarrow.string())
-
-    columns = typed_columns(table, policy)
-    arrays = [arrow(column) for column in columns]
-    parquet.write_table(pyarrow.table(dict(zip(COLUMNS, arrays, strict=True))), stream)
+    parquet.write_table(pyarrow.table(flow_columns(table, policy)), stream)
 
 
 _WRITERS: dict[str, Callable[[FlowTable, Policy, IO[bytes]], None]] = {
@@ -231,22 +180,28 @@ _WRITERS: dict[str, Callable[[FlowTable, Policy, IO[bytes]], None]] = {
 }
 
 
-def _as_list(column: Column) -> list[Any]:
-    if column.kind == NUMBER:
-        numbers: list[Any] = column.values.tolist()
-        return numbers
-    if column.kind == ADDRESS:
-        assert column.high is not None and column.version is not None
-        high, low = column.high, column.values.view(np.uint64)
-        data, bounds = address_texts(high, low, column.version)
-        text, places = data.tobytes().decode(), bounds.tolist()
-        return [text[a:b] for a, b in itertools.pairwise(places)]
-    if column.kind == VLAN:
-        return [_vlan(number) for number in column.values.tolist()]
-    return [column.names[number] for number in column.values.tolist()]
+def _ends(rows: FlowRows) -> list[str]:
+    tcp = rows["proto"] == _TCP
+    fin = rows["fin"].all(axis=1)
+    rst = rows["rst"].any(axis=1)
+    ends = np.where(fin, "fin", np.where(rst, "rst", "none"))
+    return np.where(tcp, ends, "-").tolist()  # type: ignore[no-any-return]
 
 
 def _vlan(number: int) -> str:
     if number == 0:
         return ""
     return f"{number >> 12}.{number & 4095}" if number >> 12 else str(number)
+
+
+def _addresses(rows: FlowRows, end: int) -> list[str]:
+    key = np.stack([rows["hi"][:, end], rows["lo"][:, end], rows["version"]], axis=1)
+    unique, index = np.unique(key, axis=0, return_inverse=True)
+    texts = [_address(*triple) for triple in unique.tolist()]
+    return [texts[i] for i in index.ravel().tolist()]
+
+
+def _address(hi: int, lo: int, version: int) -> str:
+    if version == 4:
+        return socket.inet_ntop(socket.AF_INET, lo.to_bytes(4, "big"))
+    return socket.inet_ntop(socket.AF_INET6, ((hi << 64) | lo).to_bytes(16, "big"))

@@ -22,9 +22,11 @@ from synth import MS, T0, Frame, Talk, block, enhanced, interface, merged, secti
 
 from pcap_tools import scatter
 from pcap_tools.errors import CaptureError, EmptyCapture, OutputError, PcapError
+from pcap_tools.flows import flow_table
 from pcap_tools.merge import merge
 from pcap_tools.split import SplitOptions, split
 from pcap_tools.splitfiles import SPLIT_COLUMNS
+from pcap_tools.table import flow_columns
 
 BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 CORPORA = Path(os.environ.get("PROBEBENCH_CORPORA", BESIDE))
@@ -97,6 +99,18 @@ def test_the_table_counts_each_side(tmp_path: Path) -> None:
     assert int(row["first_ns"]) == T0
     assert int(row["duration_ns"]) == talk.frames[-1][0] - T0
     assert int(row["reply_gap_ns"]) == 10 * MS
+
+
+def test_the_table_says_what_the_flow_table_says(tmp_path: Path) -> None:
+    talks, outside = mix()
+    talks.append(Talk(sport=6666).open())
+    raw = write_pcap(tmp_path / "raw.pcap", sorted(merged(*talks) + outside, key=lambda f: f[0]))
+    split(raw, tmp_path / "out")
+    columns = flow_columns(flow_table(raw))
+    shared = [name for name in SPLIT_COLUMNS if name in columns]
+    assert len(shared) == 13
+    found = [[row[name] for name in shared] for row in rows(tmp_path / "out")]
+    assert found == [list(map(str, r)) for r in zip(*(columns[n] for n in shared), strict=True)]
 
 
 frames_of_flows = st.lists(
