@@ -12,6 +12,7 @@ from harness.cli import (
     corpus_label,
     corpus_rewrite,
     corpus_shape,
+    corpus_split,
 )
 
 __all__ = ["app"]
@@ -24,3 +25,4 @@ corpus_convert.register(app)
 corpus_label.register(app)
 corpus_rewrite.register(app)
 corpus_shape.register(app)
+corpus_split.register(app)

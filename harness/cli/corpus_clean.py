@@ -22,7 +22,6 @@ from harness.cli.flow_options import (
     policy_of,
     print_forecast,
     print_ignored,
-    progress_line,
 )
 from harness.cli.hygiene import (
     Dedup,
@@ -33,6 +32,7 @@ from harness.cli.hygiene import (
     ZeroTime,
     hygiene_of,
 )
+from harness.cli.progress import progress
 
 if TYPE_CHECKING:
     from pcap_tools.readdress import FreshAddresses
@@ -113,7 +113,7 @@ def clean(
     fresh = _fresh(remap, key, home, iteration)
     plan = Path(f"{output}.plan.json") if fresh else None
     check_outputs([output, report or Path(f"{output}.clean.json"), plan], inputs)
-    with progress_line() as progress:
+    with progress() as tell:
         done = strip(
             inputs,
             output,
@@ -122,7 +122,7 @@ def clean(
             hygiene=hygiene,
             fresh=fresh,
             sha256=sha256,
-            progress=progress,
+            progress=tell,
         )
     if as_json:
         print(json.dumps(done.as_json(), indent=1))

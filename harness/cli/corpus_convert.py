@@ -56,9 +56,9 @@ def convert_command(
     Example: `probebench corpus convert mirror.pcapng.gz -o clean.pcap --sort --dedup exact
     --resegment 1500`
     """
-    from harness.cli.flow_options import progress_line
     from harness.cli.hygiene import hygiene_of
     from harness.cli.outputs import check_outputs
+    from harness.cli.progress import progress
     from harness.errors import ConfigError
     from pcap_tools.convert import convert
 
@@ -66,8 +66,8 @@ def convert_command(
     if comments not in ("keep", "drop"):
         raise ConfigError(f"--comments {comments}: give keep or drop")
     hygiene = hygiene_of(dedup, window, sort, resegment, snapped, zero_time)
-    with progress_line() as progress:
-        done = convert(inputs, output, hygiene, comments=comments == "keep", progress=progress)
+    with progress() as tell:
+        done = convert(inputs, output, hygiene, comments=comments == "keep", progress=tell)
     stream = sys.stderr if str(output) == "-" else sys.stdout
     if as_json:
         print(json.dumps(done.as_json(), indent=1), file=stream)

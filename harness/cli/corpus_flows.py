@@ -21,9 +21,9 @@ from harness.cli.flow_options import (
     policy_of,
     print_forecast,
     print_ignored,
-    progress_line,
     tally_table,
 )
+from harness.cli.progress import progress
 
 if TYPE_CHECKING:
     from pcap_tools.inspect import Inspection
@@ -75,14 +75,14 @@ def inspect(
     if profile is not None:
         from harness.cli.corpus_lint import lint_command
 
-        with progress_line() as progress:
+        with progress() as tell:
             chosen = policy_of(keep, drop, edge, idle, flows_by, checksums)
-            lint_command(inputs, profile, sensor, rules or (), chosen, progress, as_json)
+            lint_command(inputs, profile, sensor, rules or (), chosen, tell, as_json)
         return
     from pcap_tools.inspect import inspect as look
 
-    with progress_line() as progress:
-        found = look(inputs, policy_of(keep, drop, edge, idle, flows_by, checksums), progress)
+    with progress() as tell:
+        found = look(inputs, policy_of(keep, drop, edge, idle, flows_by, checksums), tell)
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
     else:
@@ -113,8 +113,8 @@ def flows(
     check_suffix(output)
     check_outputs([output], inputs)
     compile_beside("tables")
-    with open_capture(inputs) as capture, progress_line() as progress:
-        table = read_table(capture, policy.idle_s, progress, policy=policy)
+    with open_capture(inputs) as capture, progress() as tell:
+        table = read_table(capture, policy.idle_s, tell, policy=policy)
         write_flows(table, output, policy)
     result = forecast(table, policy)
     if as_json:
