@@ -329,9 +329,9 @@ class _Pcapng(_Base):
             value = body[at + 4 : at + 4 + length]
             if code == 0:
                 break
-            if code == 9 and length == 1:
+            if code == 9 and len(value) == length == 1:
                 resolution = value[0]
-            elif code == 14 and length == 8:
+            elif code == 14 and len(value) == length == 8:
                 (zone,) = struct.unpack(order + "q", value)
             at += 4 + (length + 3) // 4 * 4
         if resolution & 0x7F > (63 if resolution & 0x80 else 18):
