@@ -2,12 +2,12 @@
 
     python benchmarks/expand_pipe.py [--packets N] [--replayed N] [--runs N]
 
-Claims: (a) at least 3 M packets/s into a pipe read by cat, for a mix of mean 400 B; (b) tcpreplay
---topspeed --no-flow-stats on a veth pair sends as fast from the pipe as from a file expanded
-before: ratio of medians at least 0.95. (b) needs root; it makes two network namespaces and removes
-them. Runs alternate, so that what else the machine does hits both; where there are two CPUs the
-sender has one and expand the other, and both on one is measured too. tcpreplay's CPU time a packet
-stands beside the rate: it depends far less on other load. Exit status 1: a claim failed.
+Claims: (a) at least 5 M small packets/s (mean 110 B) into a pipe read by cat, aim 10 M; (b)
+tcpreplay --topspeed --no-flow-stats on a veth pair sends as fast from the pipe as from a file
+expanded before: ratio of medians at least 0.95. (b) needs root; it makes two network namespaces and
+removes them. Runs alternate, so that what else the machine does hits both; where there are two CPUs
+the sender has one and expand the other, and both on one is measured too. tcpreplay's CPU time a
+packet stands beside the rate: it depends far less on other load. Exit status 1: a claim failed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-PIPE_CLAIM = 3e6  # packets/s
+PIPE_CLAIM = 5e6  # small packets/s
+PIPE_AIM = 10e6
 RATIO_CLAIM = 0.95
 # libpcap reads standard input through stdio, by default 4 KiB a system call; this is what costs.
 STDIN = "256K"
@@ -141,7 +142,7 @@ def replay_pipe(link: Link, cpu: int | None, writer_cpu: int | None, command: li
 
 
 def measure_pipe(directory: Path, packets: int, runs: int) -> bool:
-    """Claim (a); figures for small packets beside it."""
+    """Claim (a); figures for a mix beside it."""
     mixes = {"400 B": (66, 1200, 90, 66, 578), "110 B": (66, 66, 198)}
     passed = True
     for name, sizes in mixes.items():
@@ -149,9 +150,11 @@ def measure_pipe(directory: Path, packets: int, runs: int) -> bool:
         pipe_rate(corpus, 10)  # compiles and warms
         rates = [pipe_rate(corpus, packets // 2000) for _ in range(runs)]
         print(f"expand | cat, mean {name}: {spread(rates)}")
-        if name == "400 B":
+        if name == "110 B":
             passed = statistics.median(rates) >= PIPE_CLAIM
-    print(f"claim (a), {PIPE_CLAIM / 1e3:,.0f} k/s at 400 B: {'holds' if passed else 'FAILS'}")
+            aim = "reached" if statistics.median(rates) >= PIPE_AIM else "not reached"
+    verdict = "holds" if passed else "FAILS"
+    print(f"claim (a), {PIPE_CLAIM / 1e3:,.0f} k/s at 110 B: {verdict}; {PIPE_AIM:,.0f}: {aim}")
     return passed
 
 

@@ -28,9 +28,10 @@ from pcap_tools.errors import EmptyCapture, PcapError, UnsupportedLink
 from pcap_tools.flows import IDLE_S, FlowTable
 from pcap_tools.impair_manifest import PacketList
 from pcap_tools.kernels import I32, I64, U8
+from pcap_tools.output import open_output
 from pcap_tools.suffering import Suffering, suffering
 from pcap_tools.table import write_atomically
-from pcap_tools.write import PcapWriter, refuse_inputs
+from pcap_tools.write import refuse_inputs
 
 __all__ = ["REORDER_WINDOW_S", "Fault", "ImpairReport", "impair"]
 
@@ -226,13 +227,7 @@ class _Work:
     def run(self, output: Path, packets: PacketList, progress: Progress | None) -> None:
         """Write the output and the list of touched packets."""
         capture = self._capture
-        with PcapWriter(
-            output,
-            capture.link,
-            nanoseconds=capture.nanoseconds,
-            snaplen=capture.snaplen,
-            digest=True,
-        ) as writer:
+        with open_output(output, capture, digest=True) as writer:
             for rows, data in self._ordered(progress):
                 packets.add(rows)
                 self._count(rows)

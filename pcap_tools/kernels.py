@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -24,6 +25,8 @@ from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.core.runtime import rtsys  # type: ignore[attr-defined]
 from numba.extending import intrinsic
+
+from pcap_tools.freshness import source_stamp
 
 __all__ = [
     "I32",
@@ -84,6 +87,10 @@ class _Cache(FunctionCache):
 
     announced = False
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file._source_stamp = source_stamp(Path(function.__code__.co_filename))
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         rtsys.initialize(target_context)
         module = self._py_func.__module__
@@ -118,7 +125,7 @@ def _compiled(function: _F, **options: Any) -> _F:
     compiled = numba.njit(nogil=True, **options)(function)
     # Without a place for it (a user without a home, a read-only installation) there is no cache.
     with contextlib.suppress(RuntimeError):
-        compiled._cache = _Cache(function)  # type: ignore[no-untyped-call]
+        compiled._cache = _Cache(function)
     return cast(_F, compiled)
 
 

@@ -28,11 +28,12 @@ from pcap_tools.dimensions import Dimensions, Rate, dimensions, ratio
 from pcap_tools.errors import MixError
 from pcap_tools.flows import IDLE_S
 from pcap_tools.labels import Event, flows_of_events, read_labels
+from pcap_tools.output import open_output
 from pcap_tools.replicas import place
 from pcap_tools.table import write_atomically
 from pcap_tools.traits import ATTACK, Traits, read_traits
 from pcap_tools.weights import Target, copies_of, tilt
-from pcap_tools.write import PcapWriter, refuse_inputs
+from pcap_tools.write import refuse_inputs
 
 __all__ = ["MixOptions", "MixPlan", "MixReport", "plan_mix", "write_mix"]
 
@@ -170,13 +171,7 @@ def write_mix(
     refuse_inputs(output, capture.paths)
     unit = 1 if capture.nanoseconds else 1000
     replicas = place(plan.traits.table, plan.copies, plan.options.seed, unit)
-    with PcapWriter(
-        output,
-        capture.link,
-        nanoseconds=capture.nanoseconds,
-        snaplen=capture.snaplen,
-        digest=True,
-    ) as writer:
+    with open_output(output, capture, digest=True) as writer:
         for batch in assembled(capture, plan.traits, replicas, output, progress):
             writer.write(batch)
     with open_capture(output) as written:

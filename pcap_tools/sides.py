@@ -23,8 +23,9 @@ from pcap_tools.clean import read_table
 from pcap_tools.errors import OutputError, PcapError
 from pcap_tools.flows import IDLE_S, FlowTable
 from pcap_tools.kernels import U8
+from pcap_tools.output import open_output
 from pcap_tools.tcpprep import CLIENT, NOT_SENT, SERVER, write_cache
-from pcap_tools.write import PcapWriter, refuse_inputs
+from pcap_tools.write import refuse_inputs
 
 __all__ = ["OUTSIDE", "Side", "SidesOutputs", "SidesReport", "sides"]
 
@@ -141,14 +142,7 @@ def _write(
     counts = {code: np.zeros(2, np.int64) for code in (CLIENT, SERVER, NOT_SENT)}
     with contextlib.ExitStack() as stack:
         writers = {
-            code: stack.enter_context(
-                PcapWriter(
-                    path,
-                    capture.link,
-                    nanoseconds=capture.nanoseconds,
-                    snaplen=capture.snaplen,
-                )
-            )
+            code: stack.enter_context(open_output(path, capture))
             for code, path in ((CLIENT, outputs.client), (SERVER, outputs.server))
             if path is not None
         }

@@ -105,7 +105,10 @@ def _find_group(groups: Row, slots: U64, fill: Row, row: Row, time: Word) -> Wor
                 and group.proto == row.proto
                 and group.vlan == row.vlan
             ):
-                if time - group.last_ns < _REASSEMBLY_NS:
+                # A second first fragment is another datagram's: the identification came round.
+                if time - group.last_ns < _REASSEMBLY_NS and (
+                    row.flags & _FOLLOWER or group.flow < 0
+                ):
                     group.last_ns = time
                     return found
                 break

@@ -343,7 +343,7 @@ def commands() -> Iterator[str]:
 def test_every_command_shows_an_example(probebench: Run, command: str) -> None:
     code, out, _ = probebench(*command.split(), "--help")
     assert code == 0
-    assert f"Example: probebench {command} " in " ".join(out.split()) + " "
+    assert f"Example: probebench {command} " in " ".join(out.replace("`", " ").split()) + " "
 
 
 def test_every_command_is_walked() -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.progress import progress
+
 if TYPE_CHECKING:
     from pcap_tools.impair import Fault, ImpairReport
     from pcap_tools.labels import Event
@@ -120,8 +122,8 @@ def mix_command(
         idle_s=idle,
         nearest=nearest,
     )
-    with open_capture(inputs) as capture:
-        plan = plan_mix(capture, options)
+    with open_capture(inputs) as capture, progress() as tell:
+        plan = plan_mix(capture, options, tell)
         if not as_json:
             _print_plan(plan)
         if output is None or dry_run:
@@ -129,7 +131,7 @@ def mix_command(
                 print(json.dumps(plan.as_json(), indent=1))
             missed = plan.missed()
         else:
-            report = write_mix(capture, plan, output)
+            report = write_mix(capture, plan, output, tell)
             if as_json:
                 print(json.dumps(report.as_json(), indent=1))
             else:
@@ -304,7 +306,8 @@ def impair_command(
     if not faults:
         raise ConfigError(f"nothing to do; give one of {', '.join(f'--{kind}' for kind in asked)}")
     check_outputs([output, *(Path(f"{output}.impair.{end}") for end in ("csv", "json"))], inputs)
-    report = impair(inputs, output, seed, faults)
+    with progress() as tell:
+        report = impair(inputs, output, seed, faults, progress=tell)
     if as_json:
         print(json.dumps(report.as_json(), indent=1))
     else:
