@@ -31,10 +31,10 @@ from mutate import Pool, fill  # noqa: E402
 from seeds import LINKS, corpora, frames  # noqa: E402
 
 from pcap_tools.capture import Batch  # noqa: E402
-from pcap_tools.clean import forecast  # noqa: E402
 from pcap_tools.decode import Decoder  # noqa: E402
 from pcap_tools.edits import COUNTS  # noqa: E402
 from pcap_tools.flows import FlowTracker  # noqa: E402
+from pcap_tools.forecast import forecast  # noqa: E402
 from pcap_tools.packet import IP, PORTS, VERIFIABLE, PacketRows  # noqa: E402
 from pcap_tools.patch import patch_all  # noqa: E402
 from pcap_tools.policy import Policy  # noqa: E402

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pcap_tools.capture import Batch, Capture
-from pcap_tools.clean import Progress
 from pcap_tools.damage import checksum_at
 from pcap_tools.decode import Decoder
 from pcap_tools.errors import CaptureError, OutputError, UnsupportedLink
+from pcap_tools.forecast import Progress
 from pcap_tools.kernels import (
     I32,
     I64,

@@ -20,12 +20,12 @@ import numpy.typing as npt
 
 from pcap_tools.capture import Batch, Capture, open_capture
 from pcap_tools.chance import stream_key, threshold
-from pcap_tools.clean import Progress, read_table
 from pcap_tools.damage import DAMAGE, KINDS, REORDER, damage, mark
 from pcap_tools.decode import Decoder
 from pcap_tools.disorder import PENDING, Latecomers, Queue, copies, delay
 from pcap_tools.errors import EmptyCapture, PcapError, UnsupportedLink
 from pcap_tools.flows import IDLE_S, FlowTable
+from pcap_tools.forecast import Progress, read_table
 from pcap_tools.impair_manifest import PacketList
 from pcap_tools.kernels import I32, I64, U8
 from pcap_tools.output import open_output

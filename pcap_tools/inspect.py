@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from pcap_tools.capture import open_capture
-from pcap_tools.clean import Forecast, Progress, Tally, forecast, read_table
 from pcap_tools.connstate import STATES
 from pcap_tools.flowrow import FlowRows
 from pcap_tools.flows import FlowTable
+from pcap_tools.forecast import Forecast, Progress, Tally, forecast, read_table
 from pcap_tools.policy import Policy
 from pcap_tools.survey import Survey, Surveyor
 from pcap_tools.table import PROTOCOLS

@@ -23,10 +23,10 @@ import numpy.typing as npt
 from pcap_tools.assemble import assembled
 from pcap_tools.capture import Capture, open_capture
 from pcap_tools.classes import Mix, class_weights, classify
-from pcap_tools.clean import Progress, read_table
 from pcap_tools.dimensions import Dimensions, Rate, dimensions, ratio
 from pcap_tools.errors import MixError
 from pcap_tools.flows import IDLE_S
+from pcap_tools.forecast import Progress, read_table
 from pcap_tools.labels import Event, flows_of_events, read_labels
 from pcap_tools.output import open_output
 from pcap_tools.replicas import place

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from pcap_tools.capture import Capture, open_capture
-from pcap_tools.clean import read_table
 from pcap_tools.errors import OutputError, PcapError
 from pcap_tools.flows import IDLE_S, FlowTable
+from pcap_tools.forecast import read_table
 from pcap_tools.kernels import U8
 from pcap_tools.output import open_output
 from pcap_tools.tcpprep import CLIENT, NOT_SENT, SERVER, write_cache

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pcap_tools.capture import Capture
-from pcap_tools.clean import Progress, read_table
 from pcap_tools.decode import Decoder
 from pcap_tools.errors import EmptyCapture
 from pcap_tools.flows import FlowTable
+from pcap_tools.forecast import Progress, read_table
 from pcap_tools.kernels import I32, I64, U8, as_int, kernel, load16, load32, load_u8, swap16, swap32
 from pcap_tools.packet import PacketRows
 from pcap_tools.walk import U32, Word

@@ -106,7 +106,7 @@ def flows(
     from harness.cli.outputs import check_outputs
     from pcap_tools.beside import compile_beside
     from pcap_tools.capture import open_capture
-    from pcap_tools.clean import forecast, read_table
+    from pcap_tools.forecast import forecast, read_table
     from pcap_tools.table import check_suffix, write_flows
 
     policy = policy_of(keep, drop, edge, idle, flows_by, checksums)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pcap_tools.clean import Forecast, Tally
+    from pcap_tools.forecast import Forecast, Tally
     from pcap_tools.policy import Policy
 
 __all__ = [
