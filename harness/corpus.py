@@ -14,9 +14,9 @@ from harness.label import file_digest
 from harness.model import Corpus
 from harness.progress import Progress
 from pcap_tools.capture import link_name
-from pcap_tools.edits import ETHERNET
 from pcap_tools.errors import EmptyCapture, UnsupportedLink
 from pcap_tools.expand import ExpandOptions, prepare
+from pcap_tools.layers import ETHERNET
 from pcap_tools.plan import AddressPlan
 from pcap_tools.template import HEADER
 

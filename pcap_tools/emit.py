@@ -18,7 +18,7 @@ import numpy as np
 
 from pcap_tools.edits import KIND, QUOTE, SOURCE, TARGET
 from pcap_tools.kernels import I32, I64, U8, U64, as_int, copy_bytes, inlined, kernel, store32
-from pcap_tools.patch import patch
+from pcap_tools.patch import NO_MACS, patch
 from pcap_tools.stand_ins import Scheme, fill_line, new_tables, refresh
 from pcap_tools.template import HEADER, Template, reordered
 
@@ -54,6 +54,7 @@ class _Run(NamedTuple):
     scheme: Scheme
     v4: U64
     v6: U64
+    macs: U64
 
 
 # Fields of _Run.scalars.
@@ -72,19 +73,19 @@ def _stamp(target: int, due: int, tick: int) -> None:
 @kernel
 def _refresh_ends(run: _Run, rows: I32, index: int, iteration: int, line: int) -> None:
     for column in range(SOURCE, TARGET + 1):
-        kind, slot = as_int(rows[index, KIND]), as_int(rows[index, column])
+        kind, slot = as_int(rows[index, KIND]) & 7, as_int(rows[index, column])
         refresh(run.scheme, kind, slot, iteration, run.v4, run.v6, line)
 
 
 @kernel
 def _refresh_row(records: _Records, run: _Run, index: int, iteration: int, line: int) -> None:
     """Compute the stand-ins that one packet needs into a line."""
-    if records.rows[index, KIND] == 0:
-        return
-    _refresh_ends(run, records.rows, index, iteration, line)
-    quote = as_int(records.rows[index, QUOTE])
-    if quote:
-        _refresh_ends(run, records.quotes, quote - 1, iteration, line)
+    if records.rows[index, KIND]:
+        _refresh_ends(run, records.rows, index, iteration, line)
+    edit = as_int(records.rows[index, QUOTE])
+    while edit:
+        _refresh_ends(run, records.quotes, edit - 1, iteration, line)
+        edit = as_int(records.quotes[edit - 1, QUOTE])
 
 
 @kernel
@@ -99,7 +100,7 @@ def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) 
         records.rows,
         records.quotes,
     )
-    v4, v6 = run.v4, run.v6
+    v4, v6, macs = run.v4, run.v6, run.macs
     first, count, every = run.scalars[_FIRST], run.scalars[_COUNT], run.scalars[_EVERY]
     epoch, max_lag, lines = run.scalars[_EPOCH], run.scalars[_MAX_LAG], run.scalars[_LINES]
     direct, tick = run.scalars[_DIRECT], run.scalars[_TICK]
@@ -130,7 +131,7 @@ def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) 
                 line = (first + number) % lines
                 if direct:
                     _refresh_row(records, run, position, first + number, line)
-                patch(target + HEADER, rows, position, quotes, v4, v6, line)
+                patch(target + HEADER, rows, position, quotes, v4, v6, macs, line)
                 used += size
             position += 1
         position = 0
@@ -168,7 +169,7 @@ def _sift_down(heap: I64, size: int) -> None:
 def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, room: int) -> int:
     """Like `_fill_cycles`, by merging the iterations; returns the bytes used."""
     start, phase, rows, quotes = records.start, records.phase, records.rows, records.quotes
-    v4, v6 = run.v4, run.v6
+    v4, v6, macs = run.v4, run.v6, run.macs
     first, lines = run.scalars[_FIRST], run.scalars[_LINES]
     direct, tick = run.scalars[_DIRECT], run.scalars[_TICK]
     base = run.scalars[_EPOCH] + first * run.scalars[_EVERY]
@@ -190,7 +191,7 @@ def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, ro
         line = (first + number) % lines
         if direct:
             _refresh_row(records, run, position, first + number, line)
-        patch(target + HEADER, rows, position, quotes, v4, v6, line)
+        patch(target + HEADER, rows, position, quotes, v4, v6, macs, line)
         used += size
         if position + 1 < packets:
             heap[0, 0] = due + phase[position + 1] - phase[position]
@@ -257,7 +258,7 @@ class Emitter:
             int(direct),
             1 if nanoseconds else 1000,
         ]
-        self._run = _Run(np.array(scalars, np.int64), scheme, v4, v6)
+        self._run = _Run(np.array(scalars, np.int64), scheme, v4, v6, NO_MACS)
         self._state = np.zeros(_STATE, np.int64)
         self._state[_HEAP] = asked.count
 

@@ -1,4 +1,4 @@
-"""Give a frame other addresses, from the row that `edits.analyse` left for it.
+"""Give a frame other addresses, from the row and the edits that `analyse` left for it.
 
 Rows are read in place, `rows[index, column]`: a view of one row would cost two atomic reference
 counts a packet, several times what the patch costs.
@@ -11,31 +11,80 @@ import numpy as np
 from pcap_tools.checksum import fold
 from pcap_tools.edits import (
     ADDRESS,
+    APART,
     FLAGS,
     IP_BASE,
     IP_SUM,
     KIND,
     L4_BASE,
     L4_SUM,
+    MAC,
     NEVER_ZERO,
     QUOTE,
     SOURCE,
     TARGET,
+    UNCOVERED,
     WITH_SOURCE,
     WITH_TARGET,
 )
-from pcap_tools.kernels import I32, I64, U64, kernel, store16, store32, store64
+from pcap_tools.kernels import I32, I64, U64, as_int, kernel, store16, store32, store64
 
-__all__ = ["patch", "patch_all"]
+__all__ = ["NO_MACS", "patch", "patch_all"]
 
 _ONES = np.uint64(0xFFFF)
+
+NO_MACS = np.zeros(1, np.uint64)
+"""The table of MAC addresses for frames whose edits have none."""
+
+
+@kernel
+def _store6(place: int, v6: U64, line: int, slot: int) -> np.uint64:
+    store64(place, v6[line, slot, 0])
+    store64(place + 8, v6[line, slot, 1])
+    return np.uint64(v6[line, slot, 2])
+
+
+@kernel
+def _store_mac(place: int, macs: U64, slot: int) -> np.uint64:
+    store32(place, macs[slot])
+    store16(place + 4, macs[slot] >> np.uint64(32))
+    return np.uint64(macs[slot] >> np.uint64(48))
+
+
+@kernel
+def _patch_apart(
+    frame: int, rows: I32, index: int, v4: U64, v6: U64, macs: U64, line: int
+) -> np.uint64:
+    """Write the addresses of an edit that is no IP header; returns their sum."""
+    kind = as_int(rows[index, KIND])
+    written = np.uint64(0)
+    for turn in range(2):
+        offset = as_int(rows[index, IP_BASE] if turn else rows[index, ADDRESS])
+        slot = as_int(rows[index, TARGET] if turn else rows[index, SOURCE])
+        if turn and not offset:
+            break
+        if kind == MAC:
+            written += _store_mac(frame + offset, macs, slot)
+        elif kind == APART + 4:
+            store32(frame + offset, v4[line, slot])
+            written += v4[line, slot] >> np.uint64(32)
+        else:
+            written += _store6(frame + offset, v6, line, slot)
+    return np.uint64(written)
 
 
 @kernel
 def _patch_one(
-    frame: int, rows: I32, index: int, v4: U64, v6: U64, line: int, extra: np.uint64
+    frame: int,
+    rows: I32,
+    index: int,
+    v4: U64,
+    v6: U64,
+    line: int,
+    extra: np.uint64,
 ) -> np.uint64:
-    """Write one packet's addresses and checksums; returns the sum of all words written."""
+    """Write one packet's addresses and checksums; returns the sum of all words written, with those
+    of the edits inside it (`extra`)."""
     place = frame + rows[index, ADDRESS]
     if rows[index, KIND] == 4:
         source = v4[line, rows[index, SOURCE]]
@@ -45,18 +94,11 @@ def _patch_one(
         source >>= np.uint64(32)
         target >>= np.uint64(32)
     else:
-        high, low = v6[line, rows[index, SOURCE], 0], v6[line, rows[index, SOURCE], 1]
-        store64(place, high)
-        store64(place + 8, low)
-        source = v6[line, rows[index, SOURCE], 2]
-        high, low = v6[line, rows[index, TARGET], 0], v6[line, rows[index, TARGET], 1]
-        store64(place + 16, high)
-        store64(place + 24, low)
-        target = v6[line, rows[index, TARGET], 2]
-    written = source + target
-    both = written
+        source = _store6(place, v6, line, as_int(rows[index, SOURCE]))
+        target = _store6(place + 16, v6, line, as_int(rows[index, TARGET]))
+    written = source + target + extra
     if rows[index, IP_SUM]:
-        value = _ONES ^ fold(np.uint64(rows[index, IP_BASE]) + both)
+        value = _ONES ^ fold(np.uint64(rows[index, IP_BASE]) + source + target)
         store16(frame + rows[index, IP_SUM], value)
         written += value
     if rows[index, L4_SUM]:
@@ -75,22 +117,46 @@ def _patch_one(
 
 
 @kernel
-def patch(frame: int, rows: I32, index: int, quotes: I32, v4: U64, v6: U64, line: int) -> None:
-    """Give the frame at a memory address the addresses of one line of the tables.
-
-    `v4[line, slot]` holds the address as loaded from memory, with its word sum in the upper half;
-    `v6[line, slot]` both halves as loaded, and the sum.
-    """
-    if rows[index, KIND] == 0:
-        return
+def _patch_edits(
+    frame: int, rows: I32, index: int, quotes: I32, v4: U64, v6: U64, macs: U64, line: int
+) -> np.uint64:
+    """Write a frame's edits from the innermost on; returns the sum of the words written."""
     extra = np.uint64(0)
-    if rows[index, QUOTE]:
-        extra = _patch_one(frame, quotes, rows[index, QUOTE] - 1, v4, v6, line, extra)
-    _patch_one(frame, rows, index, v4, v6, line, extra)
+    edit = as_int(rows[index, QUOTE])
+    while edit:
+        kind = as_int(quotes[edit - 1, KIND])
+        if kind == 4 or kind == 6:
+            extra = _patch_one(frame, quotes, edit - 1, v4, v6, line, extra)
+        else:
+            written = _patch_apart(frame, quotes, edit - 1, v4, v6, macs, line)
+            if not quotes[edit - 1, FLAGS] & UNCOVERED:
+                extra += written
+        edit = as_int(quotes[edit - 1, QUOTE])
+    return np.uint64(extra)
 
 
 @kernel
-def patch_all(data: int, offsets: I64, rows: I32, quotes: I32, v4: U64, v6: U64) -> None:
+def patch(
+    frame: int, rows: I32, index: int, quotes: I32, v4: U64, v6: U64, macs: U64, line: int
+) -> None:
+    """Give the frame at a memory address the addresses of one line of the tables.
+
+    `v4[line, slot]` holds the address as loaded from memory, with its word sum in the upper half;
+    `v6[line, slot]` both halves as loaded, and the sum; `macs[slot]` the six bytes as loaded, with
+    the sum above them.
+    """
+    extra = np.uint64(0)
+    if rows[index, QUOTE]:
+        extra = _patch_edits(frame, rows, index, quotes, v4, v6, macs, line)
+    kind = as_int(rows[index, KIND])
+    if kind == 4 or kind == 6:
+        _patch_one(frame, rows, index, v4, v6, line, extra)
+    elif kind:
+        _patch_apart(frame, rows, index, v4, v6, macs, line)
+
+
+@kernel
+def patch_all(data: int, offsets: I64, rows: I32, quotes: I32, v4: U64, v6: U64, macs: U64) -> None:
     """Give every frame of a batch the addresses of line 0 of the tables."""
     for index in range(offsets.size):
-        patch(data + offsets[index], rows, index, quotes, v4, v6, 0)
+        patch(data + offsets[index], rows, index, quotes, v4, v6, macs, 0)

@@ -39,6 +39,7 @@ class AddressBook:
         need = len(self) + count
         if need <= self.book.entries.shape[0]:
             return
+        need = max(need, 2 * self.book.entries.shape[0])
         old = self.book
         self.book = _empty_book(1 << (need - 1).bit_length())
         _reenter(old, self.book)
@@ -56,7 +57,7 @@ class AddressBook:
     def slots(self, plan: AddressPlan) -> I32:
         """The plan's slot of each numbered address. Raises PlanError for one it does not know."""
         version, high, low = self.columns()
-        slots = np.empty(len(self), np.int32)
+        slots = np.full(len(self), -1, np.int32)  # MAC addresses have none
         for number in (4, 6):
             rows = version == number
             slots[rows] = _slots(plan, number, high[rows], low[rows])
@@ -130,7 +131,8 @@ def _reenter(old: Book, new: Book) -> None:
 class Scheme(NamedTuple):
     """A plan as the kernels take it; the classes in the order of `plan.CLASSES`.
 
-    `pools[bounds[c] : bounds[c + 1]]` is the table of class c's pool. `own4` and `own6` hold, slot
+    `pools[bounds[c] : bounds[c + 1]]` is the table of class c's pool, `cycles[c]` the iterations
+    after which its addresses begin anew. `own4` and `own6` hold, slot
     by slot, the original addresses as table entries.
     """
 
@@ -138,6 +140,7 @@ class Scheme(NamedTuple):
     pools: U64
     bounds: I64
     counts: I64
+    cycles: I64
     own4: U64
     own6: U64
 
@@ -155,6 +158,7 @@ class Scheme(NamedTuple):
             pools=np.concatenate([np.pad(t, ((0, 0), (0, width - t.shape[1]))) for t in tables]),
             bounds=np.array([0, *sizes], np.int64).cumsum(),
             counts=np.array([group.count for group in classes], np.int64),
+            cycles=np.array([group.cycle for group in classes], np.int64),
             own4=own4 | (_sums(words4) << np.uint64(32)),
             own6=np.column_stack([words6.view(np.uint64).reshape(-1, 2), _sums(words6)]),
         )
@@ -203,7 +207,8 @@ def _store6(high: np.uint64, low: np.uint64, v6: U64, line: int, slot: int) -> N
 
 @kernel
 def _stand_in(scheme: Scheme, group: int, iteration: int, rank: int) -> tuple[np.uint64, np.uint64]:
-    number = np.uint64(iteration) * np.uint64(scheme.counts[group]) + np.uint64(rank)
+    turn = np.uint64(iteration) % np.uint64(scheme.cycles[group])
+    number = turn * np.uint64(scheme.counts[group]) + np.uint64(rank)
     version = 4 if group < 2 else 6
     pool = scheme.pools[scheme.bounds[group] : scheme.bounds[group + 1]]
     return pool_address(version, pool, forward(scheme.permutations[group], number))

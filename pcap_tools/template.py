@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pcap_tools.analyse import analyse
 from pcap_tools.capture import Batch, open_capture
-from pcap_tools.edits import COLUMNS, COUNTS, QUOTE, analyse
+from pcap_tools.edits import COLUMNS, COUNTS, MAX_EDITS, QUOTE
 from pcap_tools.kernels import I32, I64, U8, copy_bytes, kernel, store32
 from pcap_tools.plan import AddressPlan
 from pcap_tools.space import Space
@@ -86,25 +87,36 @@ def gather(blob: U8, start: I64, order: I64, target: U8, target_start: I64) -> N
     target_start[order.size] = place
 
 
-def analyse_batch(batch: Batch, book: AddressBook, counts: I64) -> tuple[I32, I32]:
-    """Rows and quote rows of a batch, with address numbers of the book; repairs checksums.
+def analyse_batch(
+    batch: Batch, book: AddressBook, counts: I64, macs: bool = False
+) -> tuple[I32, I32]:
+    """Rows and edits of a batch, with address numbers of the book; repairs checksums.
 
-    The rows' quotes count from this batch.
+    With `macs`, MAC addresses are numbered too. The rows' edits count from this batch.
     """
     rows = np.zeros((len(batch), COLUMNS), np.int32)
-    quotes = np.zeros((len(batch), COLUMNS), np.int32)
-    book.reserve(4 * len(batch))
-    used = analyse(
-        batch.data.ctypes.data,
-        batch.offset,
-        batch.caplen.astype(np.int64),
-        batch.link,
-        book.book,
-        rows,
-        quotes,
-        counts,
-    )
-    return rows, quotes[:used]
+    quotes = np.zeros((MAX_EDITS + len(batch) * (2 if macs else 0), COLUMNS), np.int32)
+    sizes = batch.caplen.astype(np.int64)
+    progress = np.zeros(2, np.int64)
+    book.reserve(2 * MAX_EDITS)
+    while True:
+        analyse(
+            batch.data.ctypes.data,
+            batch.offset,
+            sizes,
+            batch.link,
+            book.book,
+            rows,
+            quotes,
+            counts,
+            int(macs),
+            progress,
+        )
+        if progress[0] == len(batch):
+            return rows, quotes[: progress[1]]
+        book.reserve(2 * MAX_EDITS)
+        if progress[1] + MAX_EDITS > len(quotes):
+            quotes = np.concatenate([quotes, np.zeros_like(quotes)])
 
 
 def load_template(paths: Sequence[Path | str], key: str, home: Sequence[str]) -> Template:
@@ -120,7 +132,8 @@ def load_template(paths: Sequence[Path | str], key: str, home: Sequence[str]) ->
     with open_capture(list(paths)) as capture:
         for batch in capture.batches():
             rows, quotes = analyse_batch(batch, book, counts)
-            rows[rows[:, QUOTE] > 0, QUOTE] += quoted
+            for edits in (rows, quotes):  # edits name the next one of the same frame
+                edits[edits[:, QUOTE] > 0, QUOTE] += quoted
             quoted += len(quotes)
             caplen = batch.caplen.astype(np.int64)
             blob = np.empty(int(caplen.sum()) + HEADER * len(batch), np.uint8)
