@@ -19,6 +19,7 @@ import numpy as np
 from pcap_tools.edits import KIND, QUOTE, SOURCE, TARGET
 from pcap_tools.kernels import I32, I64, U8, U64, as_int, copy_bytes, inlined, kernel, store32
 from pcap_tools.patch import NO_MACS, patch
+from pcap_tools.ports import Mover, move_port, mover_of
 from pcap_tools.stand_ins import Scheme, fill_line, new_tables, refresh
 from pcap_tools.template import HEADER, Template, reordered
 
@@ -45,6 +46,7 @@ class _Records(NamedTuple):
     lag: I64
     rows: I32
     quotes: I32
+    moves: I32
 
 
 class _Run(NamedTuple):
@@ -55,10 +57,11 @@ class _Run(NamedTuple):
     v4: U64
     v6: U64
     macs: U64
+    mover: Mover
 
 
 # Fields of _Run.scalars.
-_FIRST, _COUNT, _EVERY, _EPOCH, _MAX_LAG, _LINES, _DIRECT, _TICK = range(8)
+_FIRST, _COUNT, _EVERY, _EPOCH, _MAX_LAG, _LINES, _DIRECT, _TICK, _MOVING = range(9)
 
 
 @inlined
@@ -93,17 +96,18 @@ def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) 
     """Fill the memory at `out` with the next records, cycle by cycle; returns the bytes used."""
     # Everything the inner loop reads is a local: an attribute of a tuple costs atomic reference
     # counts at every use, which would be most of the time.
-    start, phase, lags, rows, quotes = (
+    start, phase, lags, rows, quotes, moves = (
         records.start,
         records.phase,
         records.lag,
         records.rows,
         records.quotes,
+        records.moves,
     )
     v4, v6, macs = run.v4, run.v6, run.macs
     first, count, every = run.scalars[_FIRST], run.scalars[_COUNT], run.scalars[_EVERY]
     epoch, max_lag, lines = run.scalars[_EPOCH], run.scalars[_MAX_LAG], run.scalars[_LINES]
-    direct, tick = run.scalars[_DIRECT], run.scalars[_TICK]
+    direct, tick, moving = run.scalars[_DIRECT], run.scalars[_TICK], run.scalars[_MOVING]
     blob = records.blob[0]
     last_cycle = count - 1 + max_lag
     used = 0
@@ -132,6 +136,8 @@ def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) 
                 if direct:
                     _refresh_row(records, run, position, first + number, line)
                 patch(target + HEADER, rows, position, quotes, v4, v6, macs, line)
+                if moving:
+                    move_port(target + HEADER, moves, position, run.mover, first + number)
                 used += size
             position += 1
         position = 0
@@ -169,9 +175,10 @@ def _sift_down(heap: I64, size: int) -> None:
 def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, room: int) -> int:
     """Like `_fill_cycles`, by merging the iterations; returns the bytes used."""
     start, phase, rows, quotes = records.start, records.phase, records.rows, records.quotes
+    moves = records.moves
     v4, v6, macs = run.v4, run.v6, run.macs
     first, lines = run.scalars[_FIRST], run.scalars[_LINES]
-    direct, tick = run.scalars[_DIRECT], run.scalars[_TICK]
+    direct, tick, moving = run.scalars[_DIRECT], run.scalars[_TICK], run.scalars[_MOVING]
     base = run.scalars[_EPOCH] + first * run.scalars[_EVERY]
     blob = records.blob[0]
     used = 0
@@ -192,6 +199,8 @@ def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, ro
         if direct:
             _refresh_row(records, run, position, first + number, line)
         patch(target + HEADER, rows, position, quotes, v4, v6, macs, line)
+        if moving:
+            move_port(target + HEADER, moves, position, run.mover, first + number)
         used += size
         if position + 1 < packets:
             heap[0, 0] = due + phase[position + 1] - phase[position]
@@ -247,6 +256,7 @@ class Emitter:
             lag,
             ordered.rows,
             ordered.quotes,
+            ordered.moves,
         )
         scalars = [
             asked.first,
@@ -257,8 +267,10 @@ class Emitter:
             1 if direct else lines,
             int(direct),
             1 if nanoseconds else 1000,
+            int(template.plan.sockets is not None),
         ]
-        self._run = _Run(np.array(scalars, np.int64), scheme, v4, v6, NO_MACS)
+        mover = mover_of(template.plan)
+        self._run = _Run(np.array(scalars, np.int64), scheme, v4, v6, NO_MACS, mover)
         self._state = np.zeros(_STATE, np.int64)
         self._state[_HEAP] = asked.count
 

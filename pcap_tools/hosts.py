@@ -16,11 +16,11 @@ from pcap_tools.errors import PlanError
 from pcap_tools.flows import FlowTable
 from pcap_tools.kernels import I32, I64
 from pcap_tools.plan import AddressPlan
-from pcap_tools.ports import GROUP, MOVE_COLUMNS, NUMBER, PLACE, Mover, find_moves, learn_ports
+from pcap_tools.ports import GROUP, MOVE_COLUMNS, NUMBER, PLACE, find_moves, learn_ports
 from pcap_tools.sockets import Sockets
 from pcap_tools.stand_ins import AddressBook
 
-__all__ = ["TIMEOUTS", "PortBook", "Reuse", "mover_of"]
+__all__ = ["TIMEOUTS", "PortBook", "Reuse"]
 
 TIMEOUTS = {6: 600.0, 17: 300.0, 1: 300.0, 58: 300.0}
 """Suricata's default timeouts of established flows in seconds, by protocol (suricata.yaml,
@@ -184,15 +184,3 @@ def _classes(plan: AddressPlan, addresses: AddressBook) -> tuple[I64, I64]:
         groups[outside] = first + 1
         ranks[outside] -= home
     return groups, ranks
-
-
-def mover_of(plan: AddressPlan) -> Mover:
-    """The plan's sockets as the kernels take them; for a plan without any nothing moves."""
-    sockets = plan.sockets
-    if sockets is None:
-        nothing = np.zeros((1, 1), np.uint64)
-        return Mover(nothing, np.ones((1, 3), np.int64), nothing[0])
-    permutations = [sockets.permutation(plan.key, g).parameters for g in range(len(plan.classes))]
-    cycles = np.array([group.cycle for group in plan.classes], np.int64)
-    steps = np.column_stack([cycles, sockets.turns, sockets.widths])
-    return Mover(np.stack(permutations), np.ascontiguousarray(steps), sockets.free)

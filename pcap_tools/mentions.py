@@ -295,7 +295,7 @@ def _colons(frame: int, place: int, end: int) -> tuple[bool, np.uint64, np.uint6
             place += 1
     if gap < 0:
         return groups == 8, high, low
-    if groups < 2 or groups > 7:
+    if groups == 0 or groups > 7:
         return False, high, low
     shift = 16 * (8 - gap)  # the groups before the gap go to the front
     if gap == 0:

@@ -311,8 +311,14 @@ def make_plan(
 def invert_many(plan: AddressPlan, addresses: Sequence[str]) -> list[tuple[int, str] | None]:
     """(iteration, original) of each address, None where the plan hands out no such address.
 
-    Each distinct text is parsed and inverted once: 10^5 alerts take well under a second.
+    Each distinct text is parsed and inverted once: 10^5 alerts take well under a second. Raises
+    PlanError where hosts recur, so that an address does not tell the iteration.
     """
+    if plan.hosts:
+        raise PlanError(
+            "the plan bounds the hosts: an address recurs and does not tell the iteration; "
+            "give the client's address and port, or the five-tuple"
+        )
     distinct = list(dict.fromkeys(addresses))
     found: dict[str, tuple[int, str] | None] = dict.fromkeys(distinct)
     parsed = {text: p for text in distinct if (p := parse_address(text))}

@@ -28,6 +28,7 @@ from pcap_tools.edits import (
 from pcap_tools.kernels import I32, I64, U8, U64, as_int, kernel, load16, load_u8, store16, swap16
 from pcap_tools.layers import big16, upper6
 from pcap_tools.permute import forward
+from pcap_tools.plan import AddressPlan
 
 __all__ = [
     "MOVE_COLUMNS",
@@ -36,6 +37,7 @@ __all__ = [
     "learn_ports",
     "move_all",
     "move_port",
+    "mover_of",
     "transport",
 ]
 
@@ -230,3 +232,15 @@ def move_all(data: int, offsets: I64, moves: I32, mover: Mover, iteration: int) 
     """Give every frame of a batch the client ports of an iteration."""
     for index in range(offsets.size):
         move_port(data + offsets[index], moves, index, mover, iteration)
+
+
+def mover_of(plan: AddressPlan) -> Mover:
+    """The plan's sockets as the kernels take them; for a plan without any nothing moves."""
+    sockets = plan.sockets
+    if sockets is None:
+        nothing = np.zeros((1, 1), np.uint64)
+        return Mover(nothing, np.ones((1, 3), np.int64), nothing[0])
+    permutations = [sockets.permutation(plan.key, g).parameters for g in range(len(plan.classes))]
+    cycles = np.array([group.cycle for group in plan.classes], np.int64)
+    steps = np.column_stack([cycles, sockets.turns, sockets.widths])
+    return Mover(np.stack(permutations), np.ascontiguousarray(steps), sockets.free)

@@ -20,7 +20,7 @@ from pcap_tools.capture import Batch, Capture, open_capture
 from pcap_tools.edits import COUNTS, MAC
 from pcap_tools.errors import OutputError, PlanError
 from pcap_tools.flows import FlowTable, flow_table
-from pcap_tools.hosts import PortBook, mover_of
+from pcap_tools.hosts import PortBook, Reuse
 from pcap_tools.kernels import I64
 from pcap_tools.macs import FixedMacs, mac_words, unicast_macs, write_fixed
 from pcap_tools.mentions import Mentions
@@ -28,7 +28,7 @@ from pcap_tools.patch import patch_all
 from pcap_tools.plan import AddressPlan
 from pcap_tools.pools import DEFAULT_HOME
 from pcap_tools.population import Population
-from pcap_tools.ports import move_all
+from pcap_tools.ports import move_all, mover_of
 from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook, lookup
 from pcap_tools.tables import Tables, new_macs, tables_of
@@ -73,10 +73,11 @@ class RemapReport:
     ignored_bytes: int
     counts: dict[str, int]
     mentions: dict[str, dict[str, int]] = field(default_factory=dict)
+    reuse: Reuse | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The report's JSON form."""
-        return asdict(self)
+        return {**asdict(self), "reuse": self.reuse.as_json() if self.reuse else None}
 
 
 def remap(
@@ -114,8 +115,10 @@ def rewrite(
                 _collect(other, book, numbered, None)
         plan = options.plan or _new_plan(book, options)
         plan.require(options.iteration, 1)
+        reuse = None
         if ports:
             plan = _with_ports(plan, ports, book)
+            reuse = ports.reuse(plan, book)
         tables = _tables(book, plan, options.iteration)
         plan = replace(plan, run={"first": options.iteration, "iterations": 1})
         mentions = Mentions(book, plan)
@@ -132,6 +135,7 @@ def rewrite(
         ignored_bytes=ignored,
         counts=dict(zip(COUNTS, job.counts.tolist(), strict=True)),
         mentions=mentions.report(),
+        reuse=reuse,
     )
     return report, plan
 

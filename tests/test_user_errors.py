@@ -267,15 +267,15 @@ def test_packets_that_no_iteration_makes_fresh(probebench: Run, desk: Path) -> N
     from harness.corpus import describe
     from pcap_tools.errors import EmptyCapture
 
-    mpls = [(t, f[:12] + b"\x88\x47\x00\x01\x01\x40" + f[14:]) for t, f in Talk().whole().frames]
-    write_pcap(desk / "mpls.pcap", mpls)
+    lldp = [(t, f[:12] + b"\x88\xcc" + f[14:]) for t, f in Talk().whole().frames]
+    write_pcap(desk / "lldp.pcap", lldp)
     expand = "corpus expand {} -o x.pcap --key k --iterations 2 --quiet"
-    code, _, err = probebench(*expand.format("mpls.pcap").split())
+    code, _, err = probebench(*expand.format("lldp.pcap").split())
     assert code == 0 and err.count("\n") == 1
-    assert f"{len(mpls)} of {len(mpls)} packets of the corpus keep their addresses" in err
+    assert f"{len(lldp)} of {len(lldp)} packets of the corpus keep their addresses" in err
     assert probebench(*expand.format("good.pcap").split())[2] == ""
-    with pytest.raises(EmptyCapture, match=r"mpls\.pcap: no packet with an address"):
-        describe(desk / "mpls.pcap", ("10.0.0.0/8",), "k", None)
+    with pytest.raises(EmptyCapture, match=r"lldp\.pcap: no packet with an address"):
+        describe(desk / "lldp.pcap", ("10.0.0.0/8",), "k", None)
 
 
 def test_a_directory_without_permission(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from harness.cli import corpus_flows, corpus_label, corpus_rewrite
+from harness.cli import corpus_flows, corpus_invert, corpus_label, corpus_rewrite
 
 __all__ = ["app"]
 
@@ -12,3 +12,4 @@ app = typer.Typer(no_args_is_help=True, help="Prepare replay corpora from captur
 corpus_flows.register(app)
 corpus_label.register(app)
 corpus_rewrite.register(app)
+corpus_invert.register(app)
