@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pcap_tools.analyse_plain import note_broadcast
 from pcap_tools.checksum import sum_words, without
 from pcap_tools.edits import (
     ADDRESS,
@@ -44,7 +45,7 @@ from pcap_tools.edits import (
     intern,
 )
 from pcap_tools.headers import mac_number, number4, number6, read_packet
-from pcap_tools.kernels import I32, I64, as_int, kernel, load16, load32, load_u8
+from pcap_tools.kernels import I32, I64, as_int, kernel, load16, load_u8
 from pcap_tools.layers import (
     ARP,
     BRIDGED,
@@ -362,13 +363,7 @@ def analyse_frame(
         row[QUOTE] = chain
         return used
     counts[MAPPED] += 1
-    if (
-        link == ETHERNET
-        and row[KIND] == 4
-        and load32(frame) == 0xFFFFFFFF
-        and load16(frame + 4) == 0xFFFF
-    ):
-        book.broadcast[row[TARGET]] = 1
+    note_broadcast(frame, link, row, book)
     if protocol == 6 or protocol < 0:
         return used
     return _deeper(frame, protocol, place, end, book, rows, index, quotes, used, macs, counts)
@@ -379,6 +374,7 @@ def analyse(
     data: int,
     offsets: I64,
     sizes: I64,
+    which: I64,
     link: int,
     book: Book,
     rows: I32,
@@ -387,19 +383,21 @@ def analyse(
     macs: int,
     progress: I64,
 ) -> None:
-    """Fill a row for each frame from number `progress[0]` on, until `quotes` or the book is full.
+    """Do the frames numbered `which[progress[0] :]` anew, until `quotes` or the book is full.
 
-    `data` is the memory address that `offsets` count from. `rows` (one a frame) and `quotes` are
-    zeroed; `progress[1]` rows of `quotes` are used. Wrong checksums are repaired in place.
+    `data` is the memory address that `offsets` count from. Their rows (one a frame) are cleared
+    first; `quotes` are zeroed, `progress[1]` of them are used.
     """
     used = progress[1]
-    for index in range(progress[0], offsets.size):
+    for turn in range(progress[0], which.size):
         full = book.size[0] + 2 * MAX_EDITS > book.entries.shape[0]
         if full or used + MAX_EDITS > quotes.shape[0]:
-            progress[0], progress[1] = index, used
+            progress[0], progress[1] = turn, used
             return
+        index = which[turn]
+        rows[index, :] = 0
         frame = data + offsets[index]
         used = analyse_frame(
             frame, sizes[index], link, book, rows, index, quotes, used, macs, counts
         )
-    progress[0], progress[1] = offsets.size, used
+    progress[0], progress[1] = which.size, used

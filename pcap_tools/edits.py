@@ -45,7 +45,7 @@ MAX_EDITS = 24  # of one frame; what is deeper stays
 
 # Columns of the counts (int64).
 PACKETS, MAPPED, NOT_IP, MALFORMED, FIXED_IP, FIXED_L4, FRAGMENTS, PARTIAL, QUOTES = range(9)
-ARPS, INNER, NEIGHBOURS, REDIRECTS = range(9, 13)
+ARPS, INNER, NEIGHBOURS, REDIRECTS, QUOTING = range(9, 14)
 COUNTS = (
     "packets",
     "mapped",
@@ -60,6 +60,7 @@ COUNTS = (
     "inner",
     "neighbours",
     "redirects",
+    "quoting",
 )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from pcap_tools.edits import KIND, QUOTE, SOURCE, TARGET
 from pcap_tools.kernels import I32, I64, U8, U64, as_int, copy_bytes, inlined, kernel, store32
-from pcap_tools.patch import NO_MACS, patch
+from pcap_tools.patch import Edits, patch
 from pcap_tools.ports import Mover, move_port, mover_of
 from pcap_tools.stand_ins import Scheme, fill_line, new_tables, refresh
 from pcap_tools.template import HEADER, Template, reordered
@@ -45,8 +45,6 @@ class _Records(NamedTuple):
     phase: I64
     lag: I64
     rows: I32
-    quotes: I32
-    moves: I32
 
 
 class _Run(NamedTuple):
@@ -56,12 +54,13 @@ class _Run(NamedTuple):
     scheme: Scheme
     v4: U64
     v6: U64
-    macs: U64
-    mover: Mover
 
 
 # Fields of _Run.scalars.
-_FIRST, _COUNT, _EVERY, _EPOCH, _MAX_LAG, _LINES, _DIRECT, _TICK, _MOVING = range(9)
+_FIRST, _COUNT, _EVERY, _EPOCH, _MAX_LAG, _LINES, _DIRECT, _TICK = range(8)
+
+
+_Moving = tuple[I32, Mover]  # see `ports`
 
 
 @inlined
@@ -81,33 +80,37 @@ def _refresh_ends(run: _Run, rows: I32, index: int, iteration: int, line: int) -
 
 
 @kernel
-def _refresh_row(records: _Records, run: _Run, index: int, iteration: int, line: int) -> None:
+def _refresh_row(
+    records: _Records, run: _Run, edits: Edits | None, index: int, iteration: int, line: int
+) -> None:
     """Compute the stand-ins that one packet needs into a line."""
     if records.rows[index, KIND]:
         _refresh_ends(run, records.rows, index, iteration, line)
-    edit = as_int(records.rows[index, QUOTE])
-    while edit:
-        _refresh_ends(run, records.quotes, edit - 1, iteration, line)
-        edit = as_int(records.quotes[edit - 1, QUOTE])
+    if edits is not None:
+        edit = as_int(records.rows[index, QUOTE])
+        while edit:
+            _refresh_ends(run, edits.quotes, edit - 1, iteration, line)
+            edit = as_int(edits.quotes[edit - 1, QUOTE])
 
 
 @kernel
-def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) -> int:
+def _fill_cycles(
+    records: _Records,
+    run: _Run,
+    edits: Edits | None,
+    moving: _Moving | None,
+    state: I64,
+    out: int,
+    room: int,
+) -> int:
     """Fill the memory at `out` with the next records, cycle by cycle; returns the bytes used."""
     # Everything the inner loop reads is a local: an attribute of a tuple costs atomic reference
     # counts at every use, which would be most of the time.
-    start, phase, lags, rows, quotes, moves = (
-        records.start,
-        records.phase,
-        records.lag,
-        records.rows,
-        records.quotes,
-        records.moves,
-    )
-    v4, v6, macs = run.v4, run.v6, run.macs
+    start, phase, lags, rows = records.start, records.phase, records.lag, records.rows
+    v4, v6 = run.v4, run.v6
     first, count, every = run.scalars[_FIRST], run.scalars[_COUNT], run.scalars[_EVERY]
     epoch, max_lag, lines = run.scalars[_EPOCH], run.scalars[_MAX_LAG], run.scalars[_LINES]
-    direct, tick, moving = run.scalars[_DIRECT], run.scalars[_TICK], run.scalars[_MOVING]
+    direct, tick = run.scalars[_DIRECT], run.scalars[_TICK]
     blob = records.blob[0]
     last_cycle = count - 1 + max_lag
     used = 0
@@ -134,10 +137,11 @@ def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) 
                 _stamp(target, base + phase[position], tick)
                 line = (first + number) % lines
                 if direct:
-                    _refresh_row(records, run, position, first + number, line)
-                patch(target + HEADER, rows, position, quotes, v4, v6, macs, line)
-                if moving:
-                    move_port(target + HEADER, moves, position, run.mover, first + number)
+                    _refresh_row(records, run, edits, position, first + number, line)
+                patch(target + HEADER, rows, position, edits, v4, v6, line)
+                if moving is not None:
+                    moves, mover = moving
+                    move_port(target + HEADER, moves, position, mover, first + number)
                 used += size
             position += 1
         position = 0
@@ -172,13 +176,21 @@ def _sift_down(heap: I64, size: int) -> None:
 
 
 @kernel
-def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, room: int) -> int:
+def _fill_heap(
+    records: _Records,
+    run: _Run,
+    edits: Edits | None,
+    moving: _Moving | None,
+    state: I64,
+    heap: I64,
+    out: int,
+    room: int,
+) -> int:
     """Like `_fill_cycles`, by merging the iterations; returns the bytes used."""
-    start, phase, rows, quotes = records.start, records.phase, records.rows, records.quotes
-    moves = records.moves
-    v4, v6, macs = run.v4, run.v6, run.macs
+    start, phase, rows = records.start, records.phase, records.rows
+    v4, v6 = run.v4, run.v6
     first, lines = run.scalars[_FIRST], run.scalars[_LINES]
-    direct, tick, moving = run.scalars[_DIRECT], run.scalars[_TICK], run.scalars[_MOVING]
+    direct, tick = run.scalars[_DIRECT], run.scalars[_TICK]
     base = run.scalars[_EPOCH] + first * run.scalars[_EVERY]
     blob = records.blob[0]
     used = 0
@@ -197,10 +209,11 @@ def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, ro
         _stamp(target, base + due, tick)
         line = (first + number) % lines
         if direct:
-            _refresh_row(records, run, position, first + number, line)
-        patch(target + HEADER, rows, position, quotes, v4, v6, macs, line)
-        if moving:
-            move_port(target + HEADER, moves, position, run.mover, first + number)
+            _refresh_row(records, run, edits, position, first + number, line)
+        patch(target + HEADER, rows, position, edits, v4, v6, line)
+        if moving is not None:
+            moves, mover = moving
+            move_port(target + HEADER, moves, position, mover, first + number)
         used += size
         if position + 1 < packets:
             heap[0, 0] = due + phase[position + 1] - phase[position]
@@ -255,9 +268,10 @@ class Emitter:
             phase,
             lag,
             ordered.rows,
-            ordered.quotes,
-            ordered.moves,
         )
+        self._edits = Edits(ordered.quotes, np.zeros(1, np.uint64)) if ordered.edited else None
+        moving = template.plan.sockets is not None
+        self._moving = (ordered.moves, mover_of(template.plan)) if moving else None
         scalars = [
             asked.first,
             asked.count,
@@ -267,10 +281,8 @@ class Emitter:
             1 if direct else lines,
             int(direct),
             1 if nanoseconds else 1000,
-            int(template.plan.sockets is not None),
         ]
-        mover = mover_of(template.plan)
-        self._run = _Run(np.array(scalars, np.int64), scheme, v4, v6, NO_MACS, mover)
+        self._run = _Run(np.array(scalars, np.int64), scheme, v4, v6)
         self._state = np.zeros(_STATE, np.int64)
         self._state[_HEAP] = asked.count
 
@@ -288,6 +300,21 @@ class Emitter:
         """Fill `out` from its beginning; returns the bytes used, whole records only."""
         if self._heap is not None:
             return _fill_heap(
-                self._records, self._run, self._state, self._heap, out.ctypes.data, out.size
+                self._records,
+                self._run,
+                self._edits,
+                self._moving,
+                self._state,
+                self._heap,
+                out.ctypes.data,
+                out.size,
             )
-        return _fill_cycles(self._records, self._run, self._state, out.ctypes.data, out.size)
+        return _fill_cycles(
+            self._records,
+            self._run,
+            self._edits,
+            self._moving,
+            self._state,
+            out.ctypes.data,
+            out.size,
+        )

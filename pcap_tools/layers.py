@@ -26,6 +26,7 @@ __all__ = [
     "big16",
     "inside",
     "link_layer",
+    "may_hold_more",
     "past_tags",
     "upper6",
 ]
@@ -38,7 +39,7 @@ BRIDGED = 0x6558  # a whole Ethernet frame (RFC 1701)
 _MPLS, _MPLS_UPSTREAM, _PPPOE = 0x8847, 0x8848, 0x8864
 _ERSPAN, _ERSPAN3 = 0x88BE, 0x22EB
 
-_IP_IN_IP, _UDP, _SIX_IN_IP, _GRE = 4, 17, 41, 47
+_ICMP, _IP_IN_IP, _UDP, _SIX_IN_IP, _GRE, _ICMP6 = 1, 4, 17, 41, 47, 58
 _VXLAN, _VXLAN_LINUX, _GENEVE, _GTP_U, _TEREDO = 4789, 8472, 6081, 2152, 3544
 
 
@@ -177,6 +178,21 @@ def inside(frame: int, protocol: int, place: int, end: int) -> tuple[int, int, i
                 kind = _by_version(frame, end, offset)
                 return (kind if kind == IP6 else 0), offset, 0
     return 0, 0, 0
+
+
+@kernel
+def may_hold_more(frame: int, protocol: int, place: int, end: int) -> bool:
+    """True when a packet may have addresses behind its IP header: ICMP, or a tunnel's ports."""
+    if protocol in (_ICMP, _ICMP6, _GRE):
+        return True
+    if protocol in (_IP_IN_IP, _SIX_IN_IP):
+        return True
+    if protocol != _UDP or place + 16 > end:
+        return False
+    source, target = big16(frame + place), big16(frame + place + 2)
+    if source in (_GTP_U, _TEREDO) or target in (_GTP_U, _TEREDO):
+        return True
+    return target in (_VXLAN, _VXLAN_LINUX, _GENEVE)
 
 
 @kernel

@@ -6,6 +6,8 @@ counts a packet, several times what the patch costs.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pcap_tools.checksum import fold
@@ -29,12 +31,16 @@ from pcap_tools.edits import (
 )
 from pcap_tools.kernels import I32, I64, U64, as_int, kernel, store16, store32, store64
 
-__all__ = ["NO_MACS", "patch", "patch_all"]
+__all__ = ["Edits", "patch", "patch_all"]
 
 _ONES = np.uint64(0xFFFF)
 
-NO_MACS = np.zeros(1, np.uint64)
-"""The table of MAC addresses for frames whose edits have none."""
+
+class Edits(NamedTuple):
+    """What frames have besides their row: the edits' rows, and the MAC addresses by slot."""
+
+    quotes: I32
+    macs: U64
 
 
 @kernel
@@ -94,8 +100,14 @@ def _patch_one(
         source >>= np.uint64(32)
         target >>= np.uint64(32)
     else:
-        source = _store6(place, v6, line, as_int(rows[index, SOURCE]))
-        target = _store6(place + 16, v6, line, as_int(rows[index, TARGET]))
+        high, low = v6[line, rows[index, SOURCE], 0], v6[line, rows[index, SOURCE], 1]
+        store64(place, high)
+        store64(place + 8, low)
+        source = v6[line, rows[index, SOURCE], 2]
+        high, low = v6[line, rows[index, TARGET], 0], v6[line, rows[index, TARGET], 1]
+        store64(place + 16, high)
+        store64(place + 24, low)
+        target = v6[line, rows[index, TARGET], 2]
     written = source + target + extra
     if rows[index, IP_SUM]:
         value = _ONES ^ fold(np.uint64(rows[index, IP_BASE]) + source + target)
@@ -117,10 +129,11 @@ def _patch_one(
 
 
 @kernel
-def _patch_edits(
-    frame: int, rows: I32, index: int, quotes: I32, v4: U64, v6: U64, macs: U64, line: int
-) -> np.uint64:
-    """Write a frame's edits from the innermost on; returns the sum of the words written."""
+def _patch_chain(
+    frame: int, rows: I32, index: int, edits: Edits, v4: U64, v6: U64, line: int
+) -> None:
+    """Write a frame's edits from the innermost on, and then the frame's own packet."""
+    quotes, macs = edits.quotes, edits.macs
     extra = np.uint64(0)
     edit = as_int(rows[index, QUOTE])
     while edit:
@@ -132,31 +145,31 @@ def _patch_edits(
             if not quotes[edit - 1, FLAGS] & UNCOVERED:
                 extra += written
         edit = as_int(quotes[edit - 1, QUOTE])
-    return np.uint64(extra)
+    if rows[index, KIND]:
+        _patch_one(frame, rows, index, v4, v6, line, extra)
 
 
 @kernel
 def patch(
-    frame: int, rows: I32, index: int, quotes: I32, v4: U64, v6: U64, macs: U64, line: int
+    frame: int, rows: I32, index: int, edits: Edits | None, v4: U64, v6: U64, line: int
 ) -> None:
     """Give the frame at a memory address the addresses of one line of the tables.
 
     `v4[line, slot]` holds the address as loaded from memory, with its word sum in the upper half;
-    `v6[line, slot]` both halves as loaded, and the sum; `macs[slot]` the six bytes as loaded, with
-    the sum above them.
+    `v6[line, slot]` both halves as loaded, and the sum; `edits.macs[slot]` the six bytes as loaded,
+    with the sum above them. `edits` is None where no frame has any: numba drops that branch, and
+    need not compile it.
     """
-    extra = np.uint64(0)
-    if rows[index, QUOTE]:
-        extra = _patch_edits(frame, rows, index, quotes, v4, v6, macs, line)
-    kind = as_int(rows[index, KIND])
-    if kind == 4 or kind == 6:
-        _patch_one(frame, rows, index, v4, v6, line, extra)
-    elif kind:
-        _patch_apart(frame, rows, index, v4, v6, macs, line)
+    if edits is not None:  # noqa: SIM102 -- pruned as it stands
+        if rows[index, QUOTE]:
+            _patch_chain(frame, rows, index, edits, v4, v6, line)
+            return
+    if rows[index, KIND]:
+        _patch_one(frame, rows, index, v4, v6, line, np.uint64(0))
 
 
 @kernel
-def patch_all(data: int, offsets: I64, rows: I32, quotes: I32, v4: U64, v6: U64, macs: U64) -> None:
+def patch_all(data: int, offsets: I64, rows: I32, edits: Edits | None, v4: U64, v6: U64) -> None:
     """Give every frame of a batch the addresses of line 0 of the tables."""
     for index in range(offsets.size):
-        patch(data + offsets[index], rows, index, quotes, v4, v6, macs, 0)
+        patch(data + offsets[index], rows, index, edits, v4, v6, 0)

@@ -17,22 +17,22 @@ import numpy as np
 
 from pcap_tools.addresses import text_of
 from pcap_tools.capture import Batch, Capture, open_capture
-from pcap_tools.edits import COUNTS, MAC
+from pcap_tools.edits import COUNTS, MAC, QUOTING
 from pcap_tools.errors import OutputError, PlanError
 from pcap_tools.flows import FlowTable, flow_table
 from pcap_tools.hosts import PortBook, Reuse
 from pcap_tools.kernels import I64
 from pcap_tools.macs import FixedMacs, mac_words, unicast_macs, write_fixed
 from pcap_tools.mentions import Mentions
-from pcap_tools.patch import patch_all
+from pcap_tools.patch import Edits, patch_all
 from pcap_tools.plan import AddressPlan
 from pcap_tools.pools import DEFAULT_HOME
 from pcap_tools.population import Population
 from pcap_tools.ports import move_all, mover_of
 from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook, lookup
+from pcap_tools.survey import analyse_batch
 from pcap_tools.tables import Tables, new_macs, tables_of
-from pcap_tools.template import analyse_batch
 from pcap_tools.write import PcapWriter, refuse_inputs
 
 __all__ = ["RemapOptions", "RemapReport", "remap", "restore", "rewrite", "write_mapping"]
@@ -209,14 +209,15 @@ class _Job:
             return writer.packets, writer.bytes
 
     def _patch(self, batch: Batch) -> None:
+        before = int(self.counts[QUOTING])
         rows, quotes = analyse_batch(batch, self._book, self.counts, self._numbered)
         data, sizes = batch.data.ctypes.data, batch.caplen.astype(np.int64)
-        if self.mentions:
+        if self.mentions and self.counts[QUOTING] > before:
             self.mentions.look(batch, rows)
         if self._ports:
             moves = self._ports.moves(batch.first, data, batch.offset, sizes, rows, quotes)
-        quotes = quotes if len(quotes) else np.zeros((1, quotes.shape[1]), np.int32)
-        patch_all(data, batch.offset, rows, quotes, *self._tables)
+        edits = Edits(quotes, self._tables.macs) if len(quotes) else None
+        patch_all(data, batch.offset, rows, edits, self._tables.v4, self._tables.v6)
         if self._ports:
             move_all(data, batch.offset, moves, self._mover, self._iteration)
         if isinstance(self._macs, FixedMacs) and self._table:

@@ -15,7 +15,7 @@ from pcap_tools.edits import COLUMNS, COUNTS, MAC, MAX_EDITS, Book
 from pcap_tools.errors import PlanError
 from pcap_tools.kernels import I32, I64, U8, U64, as_int, kernel
 from pcap_tools.macs import mac_words, mapped_macs
-from pcap_tools.patch import patch
+from pcap_tools.patch import Edits, patch
 from pcap_tools.plan import AddressPlan
 
 __all__ = ["Scratch", "Tables", "new_macs", "note_frame", "patch_frame", "scratch", "tables_of"]
@@ -122,4 +122,5 @@ def patch_frame(
     """
     note_frame(frame, size, link, book, room, macs)
     none = as_int(0)
-    patch(frame, room.rows, none, room.quotes, tables.v4, tables.v6, tables.macs, none)
+    edits = Edits(room.quotes, tables.macs)
+    patch(frame, room.rows, none, edits, tables.v4, tables.v6, none)

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcap_tools.analyse import analyse
-from pcap_tools.capture import Batch, open_capture
-from pcap_tools.edits import COLUMNS, COUNTS, MAX_EDITS, QUOTE
+from pcap_tools.capture import open_capture
+from pcap_tools.edits import COLUMNS, COUNTS, QUOTE
 from pcap_tools.kernels import I32, I64, U8, copy_bytes, kernel, store32
 from pcap_tools.plan import AddressPlan
 from pcap_tools.population import Population
 from pcap_tools.ports import MOVE_COLUMNS
 from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook
+from pcap_tools.survey import analyse_batch
 
 if TYPE_CHECKING:
     from pcap_tools.hosts import Reuse
 
-__all__ = ["HEADER", "Template", "analyse_batch", "load_template", "reordered"]
+__all__ = ["HEADER", "Template", "load_template", "reordered"]
 
 HEADER = 16  # bytes of a pcap record header
 
@@ -62,6 +62,11 @@ class Template:
         return len(self.due_ns)
 
     @property
+    def edited(self) -> bool:
+        """True when a frame has more to change than the addresses of its IP header."""
+        return len(self.quotes) > 1
+
+    @property
     def bytes(self) -> int:
         """Bytes of one iteration's frames."""
         return len(self.blob) - HEADER * self.packets
@@ -94,38 +99,6 @@ def gather(blob: U8, start: I64, order: I64, target: U8, target_start: I64) -> N
         copy_bytes(target.ctypes.data + place, blob.ctypes.data + source, size)
         place += size
     target_start[order.size] = place
-
-
-def analyse_batch(
-    batch: Batch, book: AddressBook, counts: I64, macs: bool = False
-) -> tuple[I32, I32]:
-    """Rows and edits of a batch, with address numbers of the book; repairs checksums.
-
-    With `macs`, MAC addresses are numbered too. The rows' edits count from this batch.
-    """
-    rows = np.zeros((len(batch), COLUMNS), np.int32)
-    quotes = np.zeros((MAX_EDITS + len(batch) * (2 if macs else 0), COLUMNS), np.int32)
-    sizes = batch.caplen.astype(np.int64)
-    progress = np.zeros(2, np.int64)
-    book.reserve(2 * MAX_EDITS)
-    while True:
-        analyse(
-            batch.data.ctypes.data,
-            batch.offset,
-            sizes,
-            batch.link,
-            book.book,
-            rows,
-            quotes,
-            counts,
-            int(macs),
-            progress,
-        )
-        if progress[0] == len(batch):
-            return rows, quotes[: progress[1]]
-        book.reserve(2 * MAX_EDITS)
-        if progress[1] + MAX_EDITS > len(quotes):
-            quotes = np.concatenate([quotes, np.zeros_like(quotes)])
 
 
 def load_template(
