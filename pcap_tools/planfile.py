@@ -116,6 +116,8 @@ def from_json(value: Any, where: str = "plan") -> AddressPlan:
                 f'{where}: "{name}" is {value.get(name)!r}, this program reads '
                 f"{' and '.join(map(repr, known))}; use the program version that wrote the plan"
             )
+    if value.get("mapping") not in (None, _PREFIX):
+        raise PlanError(f'{where}: "mapping" is {value["mapping"]!r}, not "{_PREFIX}"')
     try:
         originals, kept = value["originals"], value["kept"]
         return AddressPlan(
