@@ -83,8 +83,8 @@ def read_corpus(
     dimensions = expansion.timing.corpus
     if not expansion.template.counts["mapped"]:
         raise EmptyCapture(
-            f"{path}: no packet with an address that can be made fresh (IP behind Ethernet and "
-            "VLAN tags); see `probebench corpus inspect`"
+            f"{path}: no packet with an address that can be made fresh (no IP header "
+            "was found in any); see `probebench corpus inspect`"
         )
     if dimensions.packets == 0 or dimensions.flows == 0:
         raise EmptyCapture(f"{path}: no flow in it to replay; see `probebench corpus inspect`")
