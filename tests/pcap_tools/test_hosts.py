@@ -146,6 +146,19 @@ def test_an_icmp_error_quotes_the_moved_port(tmp_path: Path) -> None:
         assert quoted.chksum == Ether(query)[UDP].chksum
 
 
+def test_an_icmp_error_around_a_cut_quote_is_summed_anew(tmp_path: Path) -> None:
+    """Eight bytes of TCP have the port but no checksum that would balance it."""
+    syn = IP(src="10.0.0.1", dst="8.8.8.8") / TCP(sport=40000, dport=443, flags="S")
+    error = IP(src="8.8.8.8", dst="10.0.0.1") / ICMP(type=11) / Raw(bytes(syn)[:28])
+    timed = [(START, bytes(eth() / syn)), (START + 1, bytes(eth() / error))]
+    path = write_capture(tmp_path / "in.pcap", timed)
+    options = RemapOptions(key="key", hosts=Population(7, 12), iteration=29)
+    rewrite([path], tmp_path / "out.pcap", options)
+    (_, first), (_, second) = read_capture(tmp_path / "out.pcap")
+    assert second[62:64] == first[34:36] != bytes(syn)[20:22]
+    assert second == rebuilt(second)
+
+
 def test_remap_and_expand_agree(tmp_path: Path) -> None:
     written, _ = expanded(tmp_path, 30)
     options = RemapOptions(key="key", hosts=Population(7, 12), iteration=29)
