@@ -14,9 +14,9 @@ from harness.label import file_digest
 from harness.model import Corpus
 from harness.progress import Progress
 from pcap_tools.capture import link_name
-from pcap_tools.edits import ETHERNET
 from pcap_tools.errors import EmptyCapture, UnsupportedLink
 from pcap_tools.expand import ExpandOptions, prepare
+from pcap_tools.layers import ETHERNET
 from pcap_tools.plan import AddressPlan
 from pcap_tools.template import HEADER
 
@@ -83,8 +83,8 @@ def read_corpus(
     dimensions = expansion.timing.corpus
     if not expansion.template.counts["mapped"]:
         raise EmptyCapture(
-            f"{path}: no packet with an address that can be made fresh (IP behind Ethernet and "
-            "VLAN tags); see `probebench corpus inspect`"
+            f"{path}: no packet with an address that can be made fresh (no IP header "
+            "was found in any); see `probebench corpus inspect`"
         )
     if dimensions.packets == 0 or dimensions.flows == 0:
         raise EmptyCapture(f"{path}: no flow in it to replay; see `probebench corpus inspect`")

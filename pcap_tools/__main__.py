@@ -35,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     expand.add_argument("--key", required=True, help="text that selects the address permutations")
     expand.add_argument("--iterations", type=int, required=True, metavar="N")
     expand.add_argument("--home", metavar="CIDR,...", help="home networks, comma-separated")
+    expand.add_argument("--home-pool", metavar="CIDR,...", help="pool of the home class")
+    expand.add_argument("--external-pool", metavar="CIDR,...", help="pool of the external class")
+    expand.add_argument("--hosts", metavar="N", help="bound the hosts: N, or home=N,external=M")
+    expand.add_argument("--timeout", type=float, metavar="S", help="the sensor's, for --hosts")
     expand.add_argument("--first", type=int, default=0, metavar="I", help="first iteration")
     spacing = expand.add_mutually_exclusive_group()
     spacing.add_argument("--every", type=float, metavar="S", help="one iteration every S seconds")
@@ -53,14 +57,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _networks(text: str | None) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
+
+
 def _expand(arguments: argparse.Namespace) -> None:
     from pcap_tools.expand import ExpandOptions, expand
     from pcap_tools.pools import DEFAULT_HOME
+    from pcap_tools.population import parse_hosts
 
     options = ExpandOptions(
         key=arguments.key,
         iterations=arguments.iterations,
-        home=tuple(arguments.home.split(",")) if arguments.home else DEFAULT_HOME,
+        home=_networks(arguments.home) or DEFAULT_HOME,
+        home_pool=_networks(arguments.home_pool),
+        external_pool=_networks(arguments.external_pool),
+        hosts=parse_hosts(arguments.hosts) if arguments.hosts else None,
+        timeout=arguments.timeout,
         first=arguments.first,
         every=arguments.every,
         flow_rate=arguments.flow_rate,

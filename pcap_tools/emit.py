@@ -18,7 +18,8 @@ import numpy as np
 
 from pcap_tools.edits import KIND, QUOTE, SOURCE, TARGET
 from pcap_tools.kernels import I32, I64, U8, U64, as_int, copy_bytes, inlined, kernel, store32
-from pcap_tools.patch import patch
+from pcap_tools.patch import Edits, patch
+from pcap_tools.ports import Mover, move_port, mover_of
 from pcap_tools.stand_ins import Scheme, fill_line, new_tables, refresh
 from pcap_tools.template import HEADER, Template, reordered
 
@@ -44,7 +45,6 @@ class _Records(NamedTuple):
     phase: I64
     lag: I64
     rows: I32
-    quotes: I32
 
 
 class _Run(NamedTuple):
@@ -60,6 +60,9 @@ class _Run(NamedTuple):
 _FIRST, _COUNT, _EVERY, _EPOCH, _MAX_LAG, _LINES, _DIRECT, _TICK = range(8)
 
 
+_Moving = tuple[I32, Mover]  # see `ports`
+
+
 @inlined
 def _stamp(target: int, due: int, tick: int) -> None:
     """Put the timestamp into the record at a memory address."""
@@ -72,33 +75,38 @@ def _stamp(target: int, due: int, tick: int) -> None:
 @kernel
 def _refresh_ends(run: _Run, rows: I32, index: int, iteration: int, line: int) -> None:
     for column in range(SOURCE, TARGET + 1):
-        kind, slot = as_int(rows[index, KIND]), as_int(rows[index, column])
+        kind, slot = as_int(rows[index, KIND]) & 7, as_int(rows[index, column])
         refresh(run.scheme, kind, slot, iteration, run.v4, run.v6, line)
 
 
 @kernel
-def _refresh_row(records: _Records, run: _Run, index: int, iteration: int, line: int) -> None:
+def _refresh_row(
+    records: _Records, run: _Run, edits: Edits | None, index: int, iteration: int, line: int
+) -> None:
     """Compute the stand-ins that one packet needs into a line."""
-    if records.rows[index, KIND] == 0:
-        return
-    _refresh_ends(run, records.rows, index, iteration, line)
-    quote = as_int(records.rows[index, QUOTE])
-    if quote:
-        _refresh_ends(run, records.quotes, quote - 1, iteration, line)
+    if records.rows[index, KIND]:
+        _refresh_ends(run, records.rows, index, iteration, line)
+    if edits is not None:
+        edit = as_int(records.rows[index, QUOTE])
+        while edit:
+            _refresh_ends(run, edits.quotes, edit - 1, iteration, line)
+            edit = as_int(edits.quotes[edit - 1, QUOTE])
 
 
 @kernel
-def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) -> int:
+def _fill_cycles(
+    records: _Records,
+    run: _Run,
+    edits: Edits | None,
+    moving: _Moving | None,
+    state: I64,
+    out: int,
+    room: int,
+) -> int:
     """Fill the memory at `out` with the next records, cycle by cycle; returns the bytes used."""
     # Everything the inner loop reads is a local: an attribute of a tuple costs atomic reference
     # counts at every use, which would be most of the time.
-    start, phase, lags, rows, quotes = (
-        records.start,
-        records.phase,
-        records.lag,
-        records.rows,
-        records.quotes,
-    )
+    start, phase, lags, rows = records.start, records.phase, records.lag, records.rows
     v4, v6 = run.v4, run.v6
     first, count, every = run.scalars[_FIRST], run.scalars[_COUNT], run.scalars[_EVERY]
     epoch, max_lag, lines = run.scalars[_EPOCH], run.scalars[_MAX_LAG], run.scalars[_LINES]
@@ -129,8 +137,11 @@ def _fill_cycles(records: _Records, run: _Run, state: I64, out: int, room: int) 
                 _stamp(target, base + phase[position], tick)
                 line = (first + number) % lines
                 if direct:
-                    _refresh_row(records, run, position, first + number, line)
-                patch(target + HEADER, rows, position, quotes, v4, v6, line)
+                    _refresh_row(records, run, edits, position, first + number, line)
+                patch(target + HEADER, rows, position, edits, v4, v6, line)
+                if moving is not None:
+                    moves, mover = moving
+                    move_port(target + HEADER, moves, position, mover, first + number)
                 used += size
             position += 1
         position = 0
@@ -165,9 +176,18 @@ def _sift_down(heap: I64, size: int) -> None:
 
 
 @kernel
-def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, room: int) -> int:
+def _fill_heap(
+    records: _Records,
+    run: _Run,
+    edits: Edits | None,
+    moving: _Moving | None,
+    state: I64,
+    heap: I64,
+    out: int,
+    room: int,
+) -> int:
     """Like `_fill_cycles`, by merging the iterations; returns the bytes used."""
-    start, phase, rows, quotes = records.start, records.phase, records.rows, records.quotes
+    start, phase, rows = records.start, records.phase, records.rows
     v4, v6 = run.v4, run.v6
     first, lines = run.scalars[_FIRST], run.scalars[_LINES]
     direct, tick = run.scalars[_DIRECT], run.scalars[_TICK]
@@ -189,8 +209,11 @@ def _fill_heap(records: _Records, run: _Run, state: I64, heap: I64, out: int, ro
         _stamp(target, base + due, tick)
         line = (first + number) % lines
         if direct:
-            _refresh_row(records, run, position, first + number, line)
-        patch(target + HEADER, rows, position, quotes, v4, v6, line)
+            _refresh_row(records, run, edits, position, first + number, line)
+        patch(target + HEADER, rows, position, edits, v4, v6, line)
+        if moving is not None:
+            moves, mover = moving
+            move_port(target + HEADER, moves, position, mover, first + number)
         used += size
         if position + 1 < packets:
             heap[0, 0] = due + phase[position + 1] - phase[position]
@@ -245,8 +268,10 @@ class Emitter:
             phase,
             lag,
             ordered.rows,
-            ordered.quotes,
         )
+        self._edits = Edits(ordered.quotes, np.zeros(1, np.uint64)) if ordered.edited else None
+        moving = template.plan.sockets is not None
+        self._moving = (ordered.moves, mover_of(template.plan)) if moving else None
         scalars = [
             asked.first,
             asked.count,
@@ -275,6 +300,21 @@ class Emitter:
         """Fill `out` from its beginning; returns the bytes used, whole records only."""
         if self._heap is not None:
             return _fill_heap(
-                self._records, self._run, self._state, self._heap, out.ctypes.data, out.size
+                self._records,
+                self._run,
+                self._edits,
+                self._moving,
+                self._state,
+                self._heap,
+                out.ctypes.data,
+                out.size,
             )
-        return _fill_cycles(self._records, self._run, self._state, out.ctypes.data, out.size)
+        return _fill_cycles(
+            self._records,
+            self._run,
+            self._edits,
+            self._moving,
+            self._state,
+            out.ctypes.data,
+            out.size,
+        )

@@ -16,7 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from pcap_tools.emit import Emitter, Interleave
 from pcap_tools.errors import OutputError, PlanError
 from pcap_tools.plan import AddressPlan
 from pcap_tools.pools import DEFAULT_HOME
+from pcap_tools.population import Population
 from pcap_tools.schedule import Dimensions, Timing, every_for_flow_rate, every_in_sequence
+from pcap_tools.space import Space
 from pcap_tools.template import HEADER, Template, load_template
 from pcap_tools.timeline import cap_gaps, find_flows
 
@@ -47,11 +49,17 @@ class ExpandOptions:
 
     At most one of `every` (Δ), `flow_rate` (new flows per second) and `sequential` (one copy after
     the other); with none of them copies are sequential. `max_gap` caps silences, see `timeline`.
+    `hosts` bounds the population; then no five-tuple may come back within the sensor's timeouts,
+    or within `timeout` when it is given (0: whatever comes).
     """
 
     key: str
     iterations: int
     home: tuple[str, ...] = DEFAULT_HOME
+    home_pool: tuple[str, ...] = ()
+    external_pool: tuple[str, ...] = ()
+    hosts: Population | None = None
+    timeout: float | None = None
     first: int = 0
     every: float | None = None
     flow_rate: float | None = None
@@ -100,6 +108,7 @@ class ExpandReport:
     wall_s: float
     ignored_bytes: int
     counts: dict[str, int]
+    reuse: dict[str, Any] = field(default_factory=dict)
 
     @property
     def packets_per_s(self) -> float:
@@ -110,6 +119,17 @@ class ExpandReport:
         """The report in one line."""
         fixed = self.counts["fixed_ip_checksums"] + self.counts["fixed_l4_checksums"]
         notes = f"; {fixed} wrong checksums of the corpus put right" if fixed else ""
+        if self.reuse.get("by_protocol"):
+            notes += (
+                f"; a client's port comes back after {self.reuse['iterations']:,} iterations, "
+                f"{self.reuse['seconds']:.6g} s"
+            )
+        if self.reuse.get("fixed_flows"):
+            notes += (
+                f"; {self.reuse['fixed_flows']:,} flows have no port that moves, they come back "
+                f"after {self.reuse['fixed_iterations']:,} iterations, "
+                f"{self.reuse['fixed_seconds']:.6g} s"
+            )
         if self.ignored_bytes:
             notes += f"; {self.ignored_bytes} bytes of a truncated tail ignored"
         return (
@@ -143,7 +163,8 @@ class Expansion:
 
 def prepare(paths: Sequence[Path | str], options: ExpandOptions) -> Expansion:
     """Read the corpus and settle addresses and timing. Raises PlanError and CaptureError."""
-    template = load_template(paths, options.key, options.home)
+    space = Space(options.home, options.home_pool, options.external_pool)
+    template = load_template(paths, options.key, space, options.hosts)
     template.plan.require(options.first, options.iterations)
     flows = find_flows(template)
     if options.max_gap is not None:
@@ -169,6 +190,7 @@ def prepare(paths: Sequence[Path | str], options: ExpandOptions) -> Expansion:
             "1970, past what a pcap timestamp holds (4294967295); give smaller --first, "
             "--iterations or --every"
         )
+    reuse = _checked(template, timing, options)
     run = {
         "first": options.first,
         "iterations": options.iterations,
@@ -181,8 +203,29 @@ def prepare(paths: Sequence[Path | str], options: ExpandOptions) -> Expansion:
         "flows_per_s": timing.flows_per_s,
         "concurrent_flows": timing.concurrent_flows,
         "corpus": asdict(corpus),
+        **({"reuse": reuse} if reuse else {}),
     }
     return Expansion(template, timing, replace(template.plan, run=run), options)
+
+
+def _checked(template: Template, timing: Timing, options: ExpandOptions) -> dict[str, Any]:
+    """What there is to say about reuse. Raises PlanError when a flow would come back too early."""
+    reuse = template.reuse
+    if reuse is None:
+        return {}
+    early = reuse.too_short(
+        options.iterations, timing.every_s, timing.corpus.span_s, options.timeout
+    )
+    if early:
+        raise PlanError(
+            f"--hosts: {'; '.join(early)}. Give more hosts, fewer iterations or a lower rate, or "
+            "--timeout S if the sensor forgets sooner"
+        )
+    return {
+        **reuse.as_json(),
+        "seconds": reuse.iterations * timing.every_s if reuse.by_protocol else None,
+        "fixed_seconds": reuse.fixed_iterations * timing.every_s if reuse.fixed_flows else None,
+    }
 
 
 def expand(
@@ -230,6 +273,7 @@ def expand(
         wall_s=time.perf_counter() - began,
         ignored_bytes=expansion.template.ignored_bytes,
         counts=expansion.template.counts,
+        reuse=dict(expansion.plan.run.get("reuse", {})),
     )
 
 

@@ -53,6 +53,7 @@ def _special(port: Word) -> Word:
         or port == 3544
         or port == 4789
         or port == 5353
+        or port == 5355
         or port == 6081
         or port == 8472
     )

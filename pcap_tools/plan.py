@@ -22,15 +22,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pcap_tools.addresses import Addresses, none_of, parse_address, sorted_addresses, text_of
+from pcap_tools.cryptopan import CryptoPan, key_of
 from pcap_tools.errors import PlanError, PoolExhausted
 from pcap_tools.kernels import I64, U8, U64
 from pcap_tools.permute import Permutation
 from pcap_tools.pools import DEFAULT_HOME, Address, Pool, Version, kept_networks
+from pcap_tools.population import Population
+from pcap_tools.sockets import Sockets
 from pcap_tools.space import Space, within
 
 __all__ = ["CLASSES", "AddressClass", "AddressPlan", "invert_many", "make_plan", "plan_of"]
 
 _UNMAPPED = np.uint64(0xFFFFFFFFFFFFFFFF)
+_NEVER = 1 << 62
 
 ClassName = Literal["home4", "external4", "home6", "external6"]
 CLASSES: tuple[ClassName, ...] = ("home4", "external4", "home6", "external6")
@@ -40,13 +44,16 @@ CLASSES: tuple[ClassName, ...] = ("home4", "external4", "home6", "external6")
 class AddressClass:
     """One class of the corpus's addresses: who they are, where their stand-ins come from.
 
-    `originals` are in rank order.
+    `originals` are in rank order. With `hosts`, at most that many addresses of the pool are used,
+    over and over. With `pan`, addresses are mapped prefix by prefix, and there is one iteration.
     """
 
     name: ClassName
     pool: Pool
     originals: Addresses
     key: str
+    hosts: int | None = None
+    pan: CryptoPan | None = None
 
     @property
     def count(self) -> int:
@@ -59,25 +66,43 @@ class AddressClass:
         return Permutation(max(self.pool.size, 1), self.key, self.name)
 
     @property
+    def cycle(self) -> int:
+        """Iterations after which the addresses begin anew (2^62 for an empty class: never)."""
+        if not self.count or self.pan:
+            return _NEVER
+        size = self.pool.size if self.hosts is None else min(self.pool.size, self.hosts)
+        return size // self.count
+
+    @property
     def capacity(self) -> int | None:
-        """Iterations before an address returns; None (without limit) for an empty class."""
-        return self.pool.size // self.count if self.count else None
+        """Iterations there are; None (without limit) for an empty class and for `hosts`."""
+        return self.cycle if self.count and self.hosts is None and not self.pan else None
 
     def stand_ins(self, iteration: int, ranks: I64) -> tuple[U64, U64]:
         """Addresses (high, low) of many ranks in one iteration, which has to be in `capacity`."""
-        numbers = ranks.astype(np.uint64) + np.uint64(iteration * self.count)
+        if self.pan:
+            high, low = self.originals.high[ranks], self.originals.low[ranks]
+            return self.pan.images(self.pool.version, high, low)
+        numbers = ranks.astype(np.uint64) + np.uint64((iteration % self.cycle) * self.count)
         return self.pool.addresses(self.permutation.images(numbers))
 
     def origins(self, high: U64, low: U64) -> tuple[I64, I64, I64]:
-        """Those of many addresses that the class hands out: rows, their iterations and ranks."""
+        """Those of many addresses that the class hands out: rows, their iterations and ranks.
+
+        Iterations are below `cycle`: with `hosts`, the true one is that much or some cycles more.
+        """
         if not self.count:
             nothing = np.zeros(0, np.int64)
             return nothing, nothing, nothing
+        if self.pan:
+            ranks = self.originals.ranks(*self.pan.originals(self.pool.version, high, low))
+            rows = np.flatnonzero(ranks >= 0)
+            return rows, np.zeros_like(rows), ranks[rows]
         indices = self.pool.indices(high, low)
         rows = np.flatnonzero(indices != _UNMAPPED)
         numbers = self.permutation.values(indices[rows])
         iterations = numbers // np.uint64(self.count)
-        whole = iterations < np.uint64(self.capacity or 0)  # the pool's remainder is never used
+        whole = iterations < np.uint64(self.cycle)  # the pool's remainder is never used
         ranks = (numbers[whole] % np.uint64(self.count)).astype(np.int64)
         return rows[whole], iterations[whole].astype(np.int64), ranks
 
@@ -87,14 +112,20 @@ class AddressPlan:
     """Key, networks and the corpus's ranked addresses.
 
     `ranked` holds the addresses of each class of CLASSES, `stay` those of IPv4 and of IPv6 that no
-    iteration changes (multicast, broadcast, link-local, …). `run` holds what was made with the plan
-    (iterations, spacing, totals); it has no part in the mapping.
+    iteration changes (multicast, broadcast, link-local, …). `prefix` selects the prefix-preserving
+    mapping (`cryptopan`). `macs` holds the MAC addresses that are mapped, by rank; None leaves all.
+    `hosts` bounds the population, and `sockets` are the client ports that move along. `run` holds
+    what was made with the plan (iterations, spacing, totals); it has no part in the mapping.
     """
 
     key: str
     space: Space
     ranked: Mapping[ClassName, Addresses]
     stay: tuple[Addresses, Addresses]
+    prefix: bool = False
+    macs: tuple[int, ...] | None = None
+    hosts: Population | None = None
+    sockets: Sockets | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -115,12 +146,16 @@ class AddressPlan:
     @cached_property
     def classes(self) -> tuple[AddressClass, ...]:
         """The four classes, in the order of `CLASSES`."""
+        fixed = (*kept_networks(), *self.space.networks)
+        pan = CryptoPan(key_of(self.key), fixed) if self.prefix else None
         return tuple(
             AddressClass(
                 name,
                 self.space.pool(name[:-1], 4 if name.endswith("4") else 6),
                 self.ranked[name],
                 self.key,
+                self.hosts.limit(name) if self.hosts else None,
+                pan,
             )
             for name in CLASSES
         )
@@ -133,8 +168,8 @@ class AddressPlan:
 
     @property
     def capacity(self) -> int:
-        """Iterations before the first address returns (2^62 when nothing is mapped)."""
-        return min((c.capacity for c in self.classes if c.capacity is not None), default=1 << 62)
+        """Iterations that the pools are enough for (2^62 when nothing limits them)."""
+        return min((c.capacity for c in self.classes if c.capacity is not None), default=_NEVER)
 
     def require(self, first: int, iterations: int) -> None:
         """Raise PoolExhausted unless iterations `first` … `first + iterations − 1` are fresh."""
@@ -144,6 +179,12 @@ class AddressPlan:
                 "and at least one is needed"
             )
         for group in self.classes:
+            if group.count and not group.cycle:
+                limit = "--hosts" if group.hosts is not None else "the pool"
+                raise PoolExhausted(
+                    f"class {group.name} has {group.count:,} addresses in the corpus, {limit} "
+                    f"leaves {min(group.hosts or _NEVER, group.pool.size):,}; give more"
+                )
             if group.capacity is not None and first + iterations > group.capacity:
                 remedy = "ask fewer iterations"
                 if group.name.startswith("home"):
@@ -154,6 +195,47 @@ class AddressPlan:
                     f"({group.count} each), its pool has {group.pool.size:,}: enough for "
                     f"{group.capacity:,} iterations; {remedy}"
                 )
+        self._refuse_clash(first, iterations)
+
+    def _refuse_clash(self, first: int, iterations: int) -> None:
+        """Raise PlanError when an address that stays would also be handed out: pools know of the
+        networks that stay, not of the directed broadcasts that the corpus turns out to have."""
+        for own in self.stay:
+            odd = ~within(kept_networks(), own.version, own.high, own.low)
+            for group in self.classes:
+                if group.pool.version != own.version or not odd.any():
+                    continue
+                rows, numbers, _ = group.origins(own.high[odd], own.low[odd])
+                reached = (numbers - first) % group.cycle < iterations
+                if reached.any():
+                    text = own.texts[int(np.flatnonzero(odd)[rows[reached][0]])]
+                    raise PlanError(
+                        f"{text}, a broadcast address that stays, would also stand in for a host "
+                        "under this --key; choose another"
+                    )
+
+    def maps(self, version: U8, high: U64, low: U64) -> npt.NDArray[np.bool_]:
+        """Which of many addresses (version 4 or 6 each; others never) the plan maps to others."""
+        found = np.zeros(len(version), np.bool_)
+        for group in self.classes:
+            rows = np.flatnonzero(version == group.pool.version)
+            found[rows] |= group.originals.ranks(high[rows], low[rows]) >= 0
+        return found
+
+    def require_known(self, version: U8, high: U64, low: U64) -> None:
+        """Raise PlanError naming the first of many addresses that the plan does not know."""
+        known = self.maps(version, high, low)
+        for stay in self.stay:
+            rows = np.flatnonzero(version == stay.version)
+            known[rows] |= stay.ranks(high[rows], low[rows]) >= 0
+        unknown = np.flatnonzero(~known)
+        if len(unknown):
+            first = unknown[0]
+            text = text_of(int(version[first]), int(high[first]), int(low[first]))
+            raise PlanError(
+                f"{len(unknown):,} addresses of the capture are not in the plan, {text} first; "
+                "make a plan of all captures together (remap takes several)"
+            )
 
     def invert(self, address: str) -> tuple[int, str] | None:
         """(iteration, original) of an address; None for one the plan never hands out."""
@@ -252,8 +334,14 @@ def make_plan(
 def invert_many(plan: AddressPlan, addresses: Sequence[str]) -> list[tuple[int, str] | None]:
     """(iteration, original) of each address, None where the plan hands out no such address.
 
-    Each distinct text is parsed and inverted once: 10^5 alerts take well under a second.
+    Each distinct text is parsed and inverted once: 10^5 alerts take well under a second. Raises
+    PlanError where hosts recur, so that an address does not tell the iteration.
     """
+    if plan.hosts:
+        raise PlanError(
+            "the plan bounds the hosts: an address recurs and does not tell the iteration; "
+            "give the client's address and port, or the five-tuple"
+        )
     distinct = list(dict.fromkeys(addresses))
     found: dict[str, tuple[int, str] | None] = dict.fromkeys(distinct)
     parsed = {text: p for text in distinct if (p := parse_address(text))}

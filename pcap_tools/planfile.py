@@ -6,37 +6,50 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pcap_tools.addresses import Addresses
 from pcap_tools.errors import OutputError, PlanError
+from pcap_tools.macs import mac_text, parse_mac
 from pcap_tools.permute import NAME
 from pcap_tools.plan import CLASSES, AddressPlan
+from pcap_tools.population import Population
+from pcap_tools.sockets import Sockets
 from pcap_tools.space import Space
 
 __all__ = ["FORMAT", "FORMAT_VERSIONS", "as_json", "from_json", "load", "save"]
 
 FORMAT = "probebench-address-plan"
+_PREFIX = "crypto-pan"
 FORMAT_VERSIONS = (1, 2)
-"""2 is written when the plan has what programs that know 1 would ignore: pools of its own."""
+"""2 is written when the plan has what programs that know 1 would ignore."""
 
 
 def _columns(plan: AddressPlan) -> dict[str, Any]:
     """The JSON form with `Addresses` where lists of texts belong."""
     space = plan.space
-    pools = {
+    more: dict[str, Any] = {
         name: list(networks)
         for name in ("home_pool", "external_pool")
         if (networks := getattr(space, name))
     }
+    if plan.prefix:
+        more["mapping"] = _PREFIX
+    if plan.hosts:
+        more["hosts"] = asdict(plan.hosts)
+    if plan.sockets is not None:
+        more["sockets"] = plan.sockets.as_json()
+    if plan.macs is not None:
+        more["macs"] = [mac_text(number) for number in plan.macs]
     return {
         "format": FORMAT,
-        "version": 2 if pools else 1,
+        "version": 2 if more else 1,
         "permutation": NAME,
         "key": plan.key,
         "home": list(space.home),
-        **pools,
+        **more,
         "originals": {name: plan.ranked[name] for name in CLASSES},
         "kept": plan.stay,
         "pools": {group.name: group.pool.size for group in plan.classes},
@@ -103,6 +116,8 @@ def from_json(value: Any, where: str = "plan") -> AddressPlan:
                 f'{where}: "{name}" is {value.get(name)!r}, this program reads '
                 f"{' and '.join(map(repr, known))}; use the program version that wrote the plan"
             )
+    if value.get("mapping") not in (None, _PREFIX):
+        raise PlanError(f'{where}: "mapping" is {value["mapping"]!r}, not "{_PREFIX}"')
     try:
         originals, kept = value["originals"], value["kept"]
         return AddressPlan(
@@ -120,6 +135,10 @@ def from_json(value: Any, where: str = "plan") -> AddressPlan:
                 Addresses.of_texts(4, [text for text in kept if ":" not in text]),
                 Addresses.of_texts(6, [text for text in kept if ":" in text]),
             ),
+            prefix=value.get("mapping") == _PREFIX,
+            macs=tuple(map(parse_mac, value["macs"])) if "macs" in value else None,
+            hosts=Population(**value["hosts"]) if "hosts" in value else None,
+            sockets=Sockets.from_json(value["sockets"]) if "sockets" in value else None,
             run=dict(value.get("run", {})),
         )
     except PlanError as error:

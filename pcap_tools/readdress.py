@@ -14,18 +14,21 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from pcap_tools.batches import compact, part_of
 from pcap_tools.capture import Batch
 from pcap_tools.checksum import word_sums
-from pcap_tools.edits import COUNTS, KIND, QUOTE, SOURCE, TARGET
+from pcap_tools.edits import APART, COUNTS, IP_BASE, KIND, QUOTE, QUOTING, SOURCE, TARGET
 from pcap_tools.flows import FlowTable
 from pcap_tools.kernels import I32, I64, U8, U64
 from pcap_tools.memory import doubled, reserve
-from pcap_tools.patch import patch_all
+from pcap_tools.mentions import Mentions
+from pcap_tools.patch import Edits, patch_all
 from pcap_tools.plain import FIXED_IP, FIXED_L4, PLAIN, other_frames, swap_plain
 from pcap_tools.plan import AddressPlan, plan_of
+from pcap_tools.scan import analyse_batch
 from pcap_tools.space import Space
-from pcap_tools.stand_ins import AddressBook, Scheme, fill_line, lookup, new_tables
-from pcap_tools.template import analyse_batch
+from pcap_tools.stand_ins import AddressBook, lookup
+from pcap_tools.tables import tables_of
 
 __all__ = ["FreshAddresses", "Readdress"]
 
@@ -36,11 +39,17 @@ _PENDING = 1 << 20  # pairs that wait to be made distinct
 
 @dataclass(frozen=True)
 class FreshAddresses:
-    """Which addresses to give: the permutation's key, the networks, and the iteration."""
+    """Which addresses to give: the permutation's key, the networks, and the iteration.
+
+    `prefix` keeps common prefixes common (Crypto-PAn). `plan` is one that exists instead of all
+    these, and has to know every address.
+    """
 
     key: str
     space: Space = field(default_factory=Space)
     iteration: int = 0
+    prefix: bool = False
+    plan: AddressPlan | None = None
 
 
 class Readdress:
@@ -48,7 +57,9 @@ class Readdress:
 
     def __init__(self, wanted: FreshAddresses) -> None:
         self.wanted = wanted
-        self.counts = np.zeros(len(COUNTS), np.int64)
+        self.counts: I64 = np.zeros(len(COUNTS), np.int64)
+        self.mentions: Mentions | None = None
+        self._quoting = 0
         self._book = AddressBook()
         self._pairs: list[I64] = []
         self._waiting = 0
@@ -60,7 +71,12 @@ class Readdress:
         others = self._others(batch, owner)
         if not len(others):
             return
-        rows, edits = analyse_batch(_part(batch, others), self._book, np.zeros_like(self.counts))
+        part = part_of(batch, others)
+        if not part.data.flags.writeable:
+            part = compact(part)  # wrong checksums are put right where they are
+        counts = np.zeros_like(self.counts)
+        rows, edits = analyse_batch(part, self._book, counts)
+        self._quoting += int(counts[QUOTING])
         # A fragment whose first is still to come is remembered by its number, until it has a flow.
         owners = owner[others].astype(np.int64) + _SPECIAL
         owners = np.where(owners < 0, others + batch.first + _LATE, owners)
@@ -81,19 +97,26 @@ class Readdress:
         flows = table.rows[kept[_SPECIAL:] & (self._plain[: len(table)] != 0)]
         version, high, low = self._book.columns()
         broadcast = self._book.book.broadcast[: len(self._book)] != 0
-        ends = 2 * len(flows)
-        plan = plan_of(
-            self.wanted.key,
-            np.concatenate([np.repeat(flows["version"], 2), version[used]]),
+        ends = np.repeat(flows["version"], 2)
+        named = (
+            np.concatenate([ends, version[used]]),
             np.concatenate([flows["hi"].ravel(), high[used]]),
             np.concatenate([flows["lo"].ravel(), low[used]]),
-            self.wanted.space,
-            np.concatenate([np.zeros(ends, np.bool_), broadcast[used]]),
         )
+        if self.wanted.plan is None:
+            stay = np.concatenate([np.zeros(len(ends), np.bool_), broadcast[used]])
+            plan = plan_of(self.wanted.key, *named, self.wanted.space, stay)
+            plan = replace(plan, prefix=self.wanted.prefix)
+        else:
+            plan = self.wanted.plan
+            plan.require_known(*named)
         plan.require(self.wanted.iteration, 1)
         run = {"first": self.wanted.iteration, "iterations": 1}
         self.plan = replace(plan, run=run)
-        self._slots = self._book.slots(self.plan, used)
+        if self._quoting:
+            # A payload may quote an address that only plain packets have.
+            self._book.enter(ends, flows["hi"], flows["lo"])
+            self.mentions = Mentions(self._book, self.plan)
         self._prepare(table)
         return self.plan
 
@@ -123,11 +146,14 @@ class Readdress:
             self.counts[COUNTS.index(name)] += value
         if not found:
             return
-        part = _part(batch, self._found[:found])
+        part = part_of(batch, self._found[:found])
+        before = int(self.counts[QUOTING])
         rows, edits = analyse_batch(part, self._book, self.counts)
-        self._book.relabel(rows, self._slots)
-        self._book.relabel(edits, self._slots)
-        patch_all(part.data.ctypes.data, part.offset, rows, edits, self._v4, self._v6)
+        if self.mentions is not None and self.counts[QUOTING] > before:
+            self.mentions.look(part, rows)
+        tables = self._tables
+        chained = Edits(edits, tables.macs) if len(edits) else None
+        patch_all(part.data.ctypes.data, part.offset, rows, chained, tables.v4, tables.v6)
 
     def _others(self, batch: Batch, owner: I32) -> I64:
         self._room(batch)
@@ -144,8 +170,10 @@ class Readdress:
     def _remember(self, rows: I32, owners: I64) -> None:
         """Note which owner's frames hold which numbered address."""
         mapped = rows[:, KIND] != 0
-        for column in (SOURCE, TARGET):
-            self._pairs.append(np.column_stack([owners[mapped], rows[mapped, column]]))
+        # What is no IP header has a second address only where its offset says so.
+        second = mapped & ((rows[:, KIND] < APART) | (rows[:, IP_BASE] != 0))
+        for here, column in ((mapped, SOURCE), (second, TARGET)):
+            self._pairs.append(np.column_stack([owners[here], rows[here, column]]))
         self._waiting += 2 * int(mapped.sum())
         if self._waiting > _PENDING:
             self._pairs = [self._distinct()]
@@ -171,19 +199,6 @@ class Readdress:
         if (version == 6).any():
             upper, lower = high.astype(">u8").view(np.uint64), low.astype(">u8").view(np.uint64)
             self._ends6 = np.column_stack([upper, lower, word_sums(upper) + word_sums(lower)])
-        scheme = Scheme.of(self.plan)
-        self._v4, self._v6 = new_tables(scheme, 1)
-        fill_line(scheme, self.wanted.iteration, self._v4, self._v6, 0)
-
-
-def _part(batch: Batch, numbers: I64) -> Batch:
-    """Some of a batch's packets, over the same bytes."""
-    return Batch(
-        batch.data,
-        batch.offset[numbers],
-        batch.caplen[numbers],
-        batch.wirelen[numbers],
-        batch.time_ns[numbers],
-        batch.link,
-        batch.first,
-    )
+        version, high, low = self._book.columns()
+        high, low = lookup(self.plan, self.wanted.iteration, version, high, low)
+        self._tables = tables_of(version, high, low)

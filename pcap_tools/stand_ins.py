@@ -12,10 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.addresses import text_of
 from pcap_tools.checksum import fold, sum_words_of
 from pcap_tools.edits import KIND, SOURCE, TARGET, Book, intern
-from pcap_tools.errors import PlanError
 from pcap_tools.kernels import I32, I64, U8, U64, as_int, kernel, swap32, swap64
 from pcap_tools.permute import forward
 from pcap_tools.plan import AddressPlan, plan_of
@@ -39,9 +37,15 @@ class AddressBook:
         need = len(self) + count
         if need <= self.book.entries.shape[0]:
             return
+        need = max(need, 2 * self.book.entries.shape[0])
         old = self.book
         self.book = _empty_book(1 << (need - 1).bit_length())
         _reenter(old, self.book)
+
+    def enter(self, version: U8, high: U64, low: U64) -> None:
+        """Number addresses that are no frame's; those that have a number keep it."""
+        self.reserve(len(version))
+        _enter(self.book, version, high.ravel(), low.ravel())
 
     def columns(self) -> tuple[U8, U64, U64]:
         """Version, high and low half of all addresses, in numbering order."""
@@ -53,16 +57,13 @@ class AddressBook:
         keep = self.book.broadcast[: len(self)] != 0
         return plan_of(key, *self.columns(), space, keep)
 
-    def slots(self, plan: AddressPlan, used: I64 | None = None) -> I32:
-        """The plan's slot of each numbered address, or of those `used` (−1 for the others).
-
-        Raises PlanError for one that the plan does not know.
-        """
+    def slots(self, plan: AddressPlan) -> I32:
+        """The plan's slot of each numbered address. Raises PlanError for one it does not know."""
         version, high, low = self.columns()
-        wanted = np.arange(len(self)) if used is None else used
-        slots = np.full(len(self), -1, np.int32)
+        slots = np.full(len(self), -1, np.int32)  # MAC addresses have none
         for number in (4, 6):
-            rows = wanted[version[wanted] == number]
+            rows = version == number
+            plan.require_known(version[rows], high[rows], low[rows])
             slots[rows] = _slots(plan, number, high[rows], low[rows])
         return slots
 
@@ -80,13 +81,6 @@ def _slots(plan: AddressPlan, version: int, high: U64, low: U64) -> I64:
         ranks = group.ranks(high, low)
         slots = np.where(ranks >= 0, ranks + first, slots)
         first += len(group)
-    unknown = np.flatnonzero(slots < 0)
-    if len(unknown):
-        text = text_of(version, int(high[unknown[0]]), int(low[unknown[0]]))
-        raise PlanError(
-            f"{len(unknown):,} addresses of the capture are not in the plan, {text} first; "
-            "make a plan of all captures together (remap takes several)"
-        )
     return slots
 
 
@@ -122,6 +116,12 @@ def _empty_book(room: int) -> Book:
 
 
 @kernel
+def _enter(book: Book, version: U8, high: U64, low: U64) -> None:
+    for row in range(version.size):
+        intern(book, np.uint64(version[row]), high[row], low[row])
+
+
+@kernel
 def _reenter(old: Book, new: Book) -> None:
     from_size = as_int(old.size[0])
     for number in range(from_size):
@@ -134,7 +134,8 @@ def _reenter(old: Book, new: Book) -> None:
 class Scheme(NamedTuple):
     """A plan as the kernels take it; the classes in the order of `plan.CLASSES`.
 
-    `pools[bounds[c] : bounds[c + 1]]` is the table of class c's pool. `own4` and `own6` hold, slot
+    `pools[bounds[c] : bounds[c + 1]]` is the table of class c's pool, `cycles[c]` the iterations
+    after which its addresses begin anew. `own4` and `own6` hold, slot
     by slot, the original addresses as table entries.
     """
 
@@ -142,6 +143,7 @@ class Scheme(NamedTuple):
     pools: U64
     bounds: I64
     counts: I64
+    cycles: I64
     own4: U64
     own6: U64
 
@@ -159,6 +161,7 @@ class Scheme(NamedTuple):
             pools=np.concatenate([np.pad(t, ((0, 0), (0, width - t.shape[1]))) for t in tables]),
             bounds=np.array([0, *sizes], np.int64).cumsum(),
             counts=np.array([group.count for group in classes], np.int64),
+            cycles=np.array([group.cycle for group in classes], np.int64),
             own4=own4 | (_sums(words4) << np.uint64(32)),
             own6=np.column_stack([words6.view(np.uint64).reshape(-1, 2), _sums(words6)]),
         )
@@ -207,7 +210,8 @@ def _store6(high: np.uint64, low: np.uint64, v6: U64, line: int, slot: int) -> N
 
 @kernel
 def _stand_in(scheme: Scheme, group: int, iteration: int, rank: int) -> tuple[np.uint64, np.uint64]:
-    number = np.uint64(iteration) * np.uint64(scheme.counts[group]) + np.uint64(rank)
+    turn = np.uint64(iteration) % np.uint64(scheme.cycles[group])
+    number = turn * np.uint64(scheme.counts[group]) + np.uint64(rank)
     version = 4 if group < 2 else 6
     pool = scheme.pools[scheme.bounds[group] : scheme.bounds[group + 1]]
     return pool_address(version, pool, forward(scheme.permutations[group], number))

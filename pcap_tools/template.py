@@ -8,17 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcap_tools.capture import Batch, open_capture
-from pcap_tools.edits import COLUMNS, COUNTS, QUOTE, analyse
+from pcap_tools.capture import open_capture
+from pcap_tools.edits import COLUMNS, COUNTS, QUOTE
 from pcap_tools.kernels import I32, I64, U8, copy_bytes, kernel, store32
 from pcap_tools.plan import AddressPlan
+from pcap_tools.population import Population
+from pcap_tools.ports import MOVE_COLUMNS
+from pcap_tools.scan import analyse_batch
 from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook
 
-__all__ = ["HEADER", "Template", "analyse_batch", "load_template", "reordered"]
+if TYPE_CHECKING:
+    from pcap_tools.hosts import Reuse
+
+__all__ = ["HEADER", "Template", "load_template", "reordered"]
 
 HEADER = 16  # bytes of a pcap record header
 
@@ -30,7 +37,8 @@ class Template:
     `blob` holds the records; record k is blob[start[k] : start[k + 1]]. `due_ns[k]` is its time
     since the first packet, `first_ns` that packet's time since the epoch. `rows` and `quotes` are
     `edits` rows with the plan's slots. `bytes` counts frames as captured, `counts` what was found.
-    `snaplen` is the longest frame at least.
+    `snaplen` is the longest frame at least. With a bounded population, `moves` says where client
+    ports stand (`ports`; one row otherwise) and `reuse` when five-tuples come back.
     """
 
     blob: U8
@@ -45,11 +53,18 @@ class Template:
     ignored_bytes: int
     counts: dict[str, int]
     plan: AddressPlan
+    moves: I32
+    reuse: Reuse | None
 
     @property
     def packets(self) -> int:
         """Packets of one iteration."""
         return len(self.due_ns)
+
+    @property
+    def edited(self) -> bool:
+        """True when a frame has more to change than the addresses of its IP header."""
+        return len(self.quotes) > 1
 
     @property
     def bytes(self) -> int:
@@ -86,29 +101,11 @@ def gather(blob: U8, start: I64, order: I64, target: U8, target_start: I64) -> N
     target_start[order.size] = place
 
 
-def analyse_batch(batch: Batch, book: AddressBook, counts: I64) -> tuple[I32, I32]:
-    """Rows and quote rows of a batch, with address numbers of the book; repairs checksums.
-
-    The rows' quotes count from this batch.
-    """
-    rows = np.zeros((len(batch), COLUMNS), np.int32)
-    quotes = np.zeros((len(batch), COLUMNS), np.int32)
-    book.reserve(4 * len(batch))
-    used = analyse(
-        batch.data.ctypes.data,
-        batch.offset,
-        batch.caplen.astype(np.int64),
-        batch.link,
-        book.book,
-        rows,
-        quotes,
-        counts,
-    )
-    return rows, quotes[:used]
-
-
-def load_template(paths: Sequence[Path | str], key: str, home: Sequence[str]) -> Template:
+def load_template(
+    paths: Sequence[Path | str], key: str, space: Space, hosts: Population | None = None
+) -> Template:
     """Read a whole corpus. Raises CaptureError and PlanError."""
+    ports = None
     book = AddressBook()
     counts = np.zeros(len(COUNTS), np.int64)
     blobs: list[U8] = []
@@ -118,9 +115,15 @@ def load_template(paths: Sequence[Path | str], key: str, home: Sequence[str]) ->
     all_quotes: list[I32] = []
     quoted = 0
     with open_capture(list(paths)) as capture:
+        if hosts:
+            from pcap_tools.flows import flow_table  # loaded when needed: start-up
+            from pcap_tools.hosts import PortBook
+
+            ports = PortBook(flow_table(capture))
         for batch in capture.batches():
             rows, quotes = analyse_batch(batch, book, counts)
-            rows[rows[:, QUOTE] > 0, QUOTE] += quoted
+            for edits in (rows, quotes):  # edits name the next one of the same frame
+                edits[edits[:, QUOTE] > 0, QUOTE] += quoted
             quoted += len(quotes)
             caplen = batch.caplen.astype(np.int64)
             blob = np.empty(int(caplen.sum()) + HEADER * len(batch), np.uint8)
@@ -131,15 +134,22 @@ def load_template(paths: Sequence[Path | str], key: str, home: Sequence[str]) ->
             all_rows.append(rows)
             all_quotes.append(quotes)
         link, nanoseconds, ignored = capture.link, capture.nanoseconds, capture.ignored_bytes
-    plan = book.plan(key, Space(home=tuple(home)))
+    plan = replace(book.plan(key, space), hosts=hosts)
     slots = book.slots(plan)
     rows, quotes = np.concatenate(all_rows), np.concatenate([*all_quotes, _one_row()])
-    book.relabel(rows, slots)
-    book.relabel(quotes, slots)
     time_ns, size = np.concatenate(times), np.concatenate(sizes)
     start = np.concatenate([np.zeros(1, np.int64), np.cumsum(size)])
+    blob = np.concatenate(blobs)
+    moves, reuse = np.zeros((1, MOVE_COLUMNS), np.int32), None
+    if ports:
+        where = (0, blob.ctypes.data, start[:-1] + HEADER, size - HEADER, rows)
+        ports.learn(*where)
+        plan = ports.settle(plan, book)
+        moves, reuse = ports.moves(*where, quotes), ports.reuse(plan, book)
+    book.relabel(rows, slots)
+    book.relabel(quotes, slots)
     unordered = Template(
-        blob=np.concatenate(blobs),
+        blob=blob,
         start=start,
         due_ns=time_ns - time_ns.min(),
         rows=rows,
@@ -151,6 +161,8 @@ def load_template(paths: Sequence[Path | str], key: str, home: Sequence[str]) ->
         ignored_bytes=ignored,
         counts=dict(zip(COUNTS, counts.tolist(), strict=True)),
         plan=plan,
+        moves=moves,
+        reuse=reuse,
     )
     if (np.diff(time_ns) >= 0).all():
         return unordered
@@ -167,6 +179,7 @@ def reordered(template: Template, order: I64) -> Template:
         start=start,
         due_ns=template.due_ns[order],
         rows=template.rows[order],
+        moves=template.moves[order] if template.reuse else template.moves,
     )
 
 

@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pcap_tools.edits import ADDRESS, ETHERNET, KIND, SOURCE, TARGET, Book, intern, upper6
+from pcap_tools.edits import ADDRESS, KIND, SOURCE, TARGET, Book, intern
 from pcap_tools.kernels import I32, I64, U8, as_int, kernel, load16, load32, load_u8, swap16
+from pcap_tools.layers import ETHERNET, upper6
 from pcap_tools.stand_ins import AddressBook
 from pcap_tools.template import HEADER, Template, reordered
 

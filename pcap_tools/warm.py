@@ -73,11 +73,16 @@ def _frame() -> bytes:
 
 def _expand_both_ways() -> None:
     frame = _frame()
-    record = struct.pack("<IIII", 1, 0, len(frame), len(frame)) + frame
-    later = struct.pack("<IIII", 2, 0, len(frame), len(frame)) + frame
+    arp = bytes(12) + b"\x08\x06" + struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + bytes(20)
+    record, later, other = (
+        struct.pack("<IIII", second, 0, len(octets), len(octets)) + octets
+        for second, octets in ((1, frame), (2, frame), (3, arp))
+    )
     with tempfile.TemporaryDirectory(prefix="warm-") as directory:
         source = Path(directory) / "in.pcap"
-        source.write_bytes(file_header(1, 65535, nanoseconds=False) + later + record)
-        for every in (0.5, 0.001):  # cycles, heap
-            options = ExpandOptions(key="warm", iterations=2, every=every, max_gap=5.0)
-            expand([source], str(Path(directory) / "out.pcap"), options)
+        for more in (b"", other):  # plain frames, and edits beyond the IP header
+            header = file_header(1, 65535, nanoseconds=False)
+            source.write_bytes(header + later + record + more)
+            for every in (0.5, 0.001):  # cycles, heap
+                options = ExpandOptions(key="warm", iterations=2, every=every, max_gap=5.0)
+                expand([source], str(Path(directory) / "out.pcap"), options)

@@ -189,6 +189,26 @@ def test_outputs_that_cannot_be_written(
         ("corpus remap good.pcap -o x.pcap --key k --map x.pcap.plan.json", "asked for twice"),
         ("corpus remap good.pcap -o x.pcap --key k --home nonsense", "'nonsense' is not a net"),
         ("corpus remap good.pcap -o x.pcap --key k --iteration 99999999999", "its pool has"),
+        ("corpus remap good.pcap -o x.pcap", "--key is missing"),
+        ("corpus remap good.pcap -o x.pcap --key k --home-pool x", "--home-pool: 'x' is not a net"),
+        ("corpus remap good.pcap -o x.pcap --key k --external-pool 10.0.0.0/9", "overlaps"),
+        ("corpus remap good.pcap -o x.pcap --key k --pools no.toml", "no.toml: not TOML"),
+        (
+            "corpus remap good.pcap -o x.pcap --key k --pools no.toml --home ::/0",
+            "--pools excludes",
+        ),
+        ("corpus remap good.pcap -o x.pcap --key k --macs swap", "--macs 'swap'"),
+        ("corpus remap good.pcap -o x.pcap --key k --hosts many", "--hosts 'many'"),
+        ("corpus remap good.pcap -o x.pcap --key k --hosts 9 --prefix-preserving", "excludes"),
+        ("corpus remap good.pcap -o x.pcap --plan plan.json", "plan.json: not an address plan"),
+        ("corpus remap good.pcap -o x.pcap --plan plan.json --key k", "drop them"),
+        ("corpus remap good.pcap -o x.pcap --invert plan.json --macs map", "--invert excludes"),
+        ("corpus remap other.pcap -o x.pcap --key k --macs client=02:00:00:00:00:01", "--macs"),
+        ("corpus expand good.pcap -o x.pcap --key k --iterations 2 --hosts 0", "--hosts '0'"),
+        (
+            "corpus expand good.pcap -o x.pcap --key k --iterations 99999 --hosts 1 --every 0.01",
+            "tcp five-tuples come back after 21,504 iterations",
+        ),
         ("corpus expand good.pcap -o x.pcap --key= --iterations 2", "--key is empty"),
         ("corpus expand good.pcap -o x.pcap --key k --iterations 0", "'--iterations'"),
         ("corpus expand good.pcap -o x.pcap --key k --iterations 99999999999", "its pool has"),
@@ -292,15 +312,15 @@ def test_packets_that_no_iteration_makes_fresh(probebench: Run, desk: Path) -> N
     from harness.corpus import describe
     from pcap_tools.errors import EmptyCapture
 
-    mpls = [(t, f[:12] + b"\x88\x47\x00\x01\x01\x40" + f[14:]) for t, f in Talk().whole().frames]
-    write_pcap(desk / "mpls.pcap", mpls)
+    lldp = [(t, f[:12] + b"\x88\xcc" + f[14:]) for t, f in Talk().whole().frames]
+    write_pcap(desk / "lldp.pcap", lldp)
     expand = "corpus expand {} -o x.pcap --key k --iterations 2 --quiet"
-    code, _, err = probebench(*expand.format("mpls.pcap").split())
+    code, _, err = probebench(*expand.format("lldp.pcap").split())
     assert code == 0 and err.count("\n") == 1
-    assert f"{len(mpls)} of {len(mpls)} packets of the corpus keep their addresses" in err
+    assert f"{len(lldp)} of {len(lldp)} packets of the corpus keep their addresses" in err
     assert probebench(*expand.format("good.pcap").split())[2] == ""
-    with pytest.raises(EmptyCapture, match=r"mpls\.pcap: no packet with an address"):
-        describe(desk / "mpls.pcap", ("10.0.0.0/8",), "k", None)
+    with pytest.raises(EmptyCapture, match=r"lldp\.pcap: no packet with an address"):
+        describe(desk / "lldp.pcap", ("10.0.0.0/8",), "k", None)
 
 
 def test_a_directory_without_permission(

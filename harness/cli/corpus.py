@@ -9,6 +9,7 @@ from harness.cli import (
     corpus_clean,
     corpus_convert,
     corpus_flows,
+    corpus_invert,
     corpus_label,
     corpus_rewrite,
     corpus_shape,
@@ -26,3 +27,4 @@ corpus_label.register(app)
 corpus_rewrite.register(app)
 corpus_shape.register(app)
 corpus_split.register(app)
+corpus_invert.register(app)

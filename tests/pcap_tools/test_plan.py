@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from pcap_tools.errors import PlanError, PoolExhausted
 from pcap_tools.plan import AddressPlan, invert_many, make_plan
+from pcap_tools.population import Population
+from pcap_tools.space import Space
 
 TEXTS = ("10.0.0.9", "10.0.0.10", "192.168.3.4", "8.8.8.8", "198.51.100.7", "fd00::1")
 TEXTS += ("2001:db8::5", "224.0.0.1", "fe80::1", "255.255.255.255", "127.0.0.1", "::1", "0.0.0.0")
@@ -110,6 +113,11 @@ def test_json_is_enough_to_invert(tmp_path: Path) -> None:
         ({"permutation": "xor"}, "\"permutation\" is 'xor'"),
         ({"home": ["10.0.0.1/8"]}, "home"),
         ({"originals": 3}, "malformed"),
+        ({"originals": {"home4": ["10.0.0"]}}, "malformed plan: '10.0.0' is not an IPv4 address"),
+        ({"mapping": "other"}, "\"mapping\" is 'other'"),
+        ({"hosts": {"away": 3}}, "malformed"),
+        ({"sockets": {"class": [9]}}, "key 'protocol' is missing"),
+        ({"macs": ["x"]}, "'x' is not a MAC address"),
     ],
 )
 def test_a_wrong_plan_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -132,3 +140,31 @@ def test_missing_keys_and_files_are_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(value))
     with pytest.raises(PlanError, match="'key' is missing"):
         AddressPlan.load(path)
+
+
+def test_a_plan_of_the_first_format_is_read_and_written_still(tmp_path: Path) -> None:
+    """As version 0.1 wrote it: `indent=1`, and nothing that a later format brought."""
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan().as_json(), indent=1) + "\n")
+    value = json.loads(path.read_text())
+    assert value["version"] == 1
+    assert set(value) == {
+        *("format", "version", "permutation", "key", "home", "originals", "kept"),
+        *("pools", "capacity", "run"),
+    }
+    again = AddressPlan.load(path)
+    assert again == plan()
+    again.save(tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text()) == value
+
+
+def test_what_the_first_format_cannot_say_is_version_2(tmp_path: Path) -> None:
+    for changed in (
+        replace(plan(), prefix=True),
+        replace(plan(), macs=(1, 2)),
+        replace(plan(), hosts=Population(5, None)),
+        replace(plan(), space=Space(external_pool=("198.18.0.0/15",))),
+    ):
+        changed.save(tmp_path / "plan.json")
+        assert json.loads((tmp_path / "plan.json").read_text())["version"] == 2
+        assert AddressPlan.load(tmp_path / "plan.json") == changed

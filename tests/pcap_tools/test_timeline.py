@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rewrite_frames import HOME, OUTSIDE, eth, frames, write_capture
 from scapy.layers.inet import IP, TCP, UDP
 
-from pcap_tools.pools import DEFAULT_HOME
+from pcap_tools.space import Space
 from pcap_tools.template import Template, load_template
 from pcap_tools.timeline import cap_gaps, find_flows
 
@@ -20,7 +20,7 @@ START = 1_700_000_000_000_000_000
 
 def template(directory: Path, packets: list[tuple[int, bytes]]) -> Template:
     timed = [(START + time, frame) for time, frame in packets]
-    return load_template([write_capture(directory / "in.pcap", timed)], "key", DEFAULT_HOME)
+    return load_template([write_capture(directory / "in.pcap", timed)], "key", Space())
 
 
 def datagram(flow: int) -> bytes:

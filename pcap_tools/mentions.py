@@ -1,0 +1,304 @@
+"""Payloads that quote an address which is being rewritten: found and counted, never changed.
+
+Looked for where protocols are known to carry addresses: DNS, mDNS and LLMNR (ports 53, 5353, 5355)
+in A, AAAA and PTR records and PTR questions (RFC 1035, RFC 3596); FTP's control channel (port 21)
+in PORT, 227 and EPRT (RFC 959, RFC 2428); SIP (port 5060) in any header and in SDP (RFC 3261,
+RFC 8866). A mention counts when the address is one that the plan maps. Not seen: names that need
+more than the packet (compressed in an odd way, cut, or continued in the next segment).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pcap_tools.capture import Batch
+from pcap_tools.edits import KIND, Book, seek
+from pcap_tools.kernels import (
+    I32,
+    I64,
+    U8,
+    as_int,
+    kernel,
+    load32,
+    load64,
+    load_u8,
+    swap32,
+    swap64,
+)
+from pcap_tools.layers import big16
+from pcap_tools.plan import AddressPlan
+from pcap_tools.ports import transport
+from pcap_tools.stand_ins import AddressBook
+
+__all__ = ["MENTIONS", "Mentions"]
+
+MENTIONS = ("dns", "ftp", "sip")
+_DNS, _FTP, _SIP = 0, 1, 2
+_DOT, _COMMA, _COLON = 46, 44, 58
+
+
+class Mentions:
+    """Counts the packets of a capture whose payload quotes a mapped address of the book."""
+
+    def __init__(self, book: AddressBook, plan: AddressPlan) -> None:
+        self._book = book
+        self._mapped: U8 = np.zeros(max(1, len(book)), np.uint8)
+        self._mapped[: len(book)] = plan.maps(*book.columns())
+        self._found = np.zeros((len(MENTIONS), 2), np.int64)
+
+    def look(self, batch: Batch, rows: I32) -> None:
+        """Account a batch with its rows, before anything in it is changed."""
+        sizes = batch.caplen.astype(np.int64)
+        data = batch.data.ctypes.data
+        _look(
+            data, batch.offset, sizes, rows, batch.first, self._book.book, self._mapped, self._found
+        )
+
+    def report(self) -> dict[str, dict[str, int]]:
+        """By protocol: how many packets, and the number of the first, counted from 1."""
+        return {
+            name: {"packets": int(count), "first": int(first)}
+            for name, (count, first) in zip(MENTIONS, self._found.tolist(), strict=True)
+            if count
+        }
+
+
+@kernel
+def _look(
+    data: int,
+    offsets: I64,
+    sizes: I64,
+    rows: I32,
+    number: int,
+    book: Book,
+    mapped: U8,
+    found: I64,
+) -> None:
+    for index in range(offsets.size):
+        if rows[index, KIND] != 4 and rows[index, KIND] != 6:
+            continue
+        frame, size = data + offsets[index], sizes[index]
+        protocol, place = transport(frame, size, rows, index)
+        if (protocol != 6 and protocol != 17) or place + 8 > size:
+            continue
+        source, target = big16(frame + place), big16(frame + place + 2)
+        kind = _protocol(source)
+        if kind < 0:
+            kind = _protocol(target)
+        if kind < 0:
+            continue
+        body = place + 8
+        if protocol == 6:
+            if place + 20 > size:
+                continue
+            body = place + (as_int(load_u8(frame + place + 12)) >> 4) * 4
+        if body >= size or body < place + 8:
+            continue
+        if kind == _DNS:
+            hit = _dns(frame, body + (2 if protocol == 6 else 0), size, book, mapped)
+        else:
+            hit = _text(frame, body, size, kind == _FTP, book, mapped)
+        if hit:
+            if found[kind, 0] == 0:
+                found[kind, 1] = number + index + 1
+            found[kind, 0] += 1
+
+
+@kernel
+def _protocol(port: int) -> int:
+    if port == 53 or port == 5353 or port == 5355:
+        return _DNS
+    return _FTP if port == 21 else (_SIP if port == 5060 else -1)
+
+
+@kernel
+def _is_mapped4(value: np.uint64, book: Book, mapped: U8) -> bool:
+    number = seek(book, np.uint64(4), np.uint64(0), value)
+    return number >= 0 and mapped[number] != 0
+
+
+@kernel
+def _is_mapped6(high: np.uint64, low: np.uint64, book: Book, mapped: U8) -> bool:
+    number = seek(book, np.uint64(6), high, low)
+    return number >= 0 and mapped[number] != 0
+
+
+@kernel
+def _digit(byte: int, base: int) -> int:
+    """Value of a digit, −1 for another character."""
+    if byte >= 48 and byte <= 57:
+        return byte - 48
+    if base == 16 and (byte | 32) >= 97 and (byte | 32) <= 102:
+        return (byte | 32) - 87
+    return -1
+
+
+@kernel
+def _dns(frame: int, begin: int, end: int, book: Book, mapped: U8) -> bool:
+    """True when a DNS message's records hold a mapped address, or a PTR name spells one."""
+    if begin + 12 > end:
+        return False
+    questions = big16(frame + begin + 4)
+    records = big16(frame + begin + 6) + big16(frame + begin + 8) + big16(frame + begin + 10)
+    place = begin + 12
+    for turn in range(min(questions + records, 256)):
+        name = place
+        while place < end:
+            length = as_int(load_u8(frame + place))
+            if length >= 192:
+                place += 2
+                break
+            place += 1 + length
+            if length == 0:
+                break
+        if place + 4 > end:
+            return False
+        kind = big16(frame + place)
+        if kind == 12 and _pointer(frame, name, end, book, mapped):
+            return True
+        if turn < questions:
+            place += 4
+            continue
+        if place + 10 > end:
+            return False
+        length = big16(frame + place + 8)
+        place += 10
+        if place + length > end:
+            return False
+        if kind == 1 and length == 4 and _is_mapped4(swap32(load32(frame + place)), book, mapped):
+            return True
+        if kind == 28 and length == 16:
+            high, low = swap64(load64(frame + place)), swap64(load64(frame + place + 8))
+            if _is_mapped6(high, low, book, mapped):
+                return True
+        place += length
+    return False
+
+
+@kernel
+def _pointer(frame: int, place: int, end: int, book: Book, mapped: U8) -> bool:
+    """True when a name such as 4.3.2.1.in-addr.arpa or …ip6.arpa spells a mapped address."""
+    value4, high, low = np.uint64(0), np.uint64(0), np.uint64(0)
+    labels = 0
+    while place < end:
+        length = as_int(load_u8(frame + place))
+        if length == 0 or length >= 192 or place + 1 + length > end:
+            return False
+        first = as_int(load_u8(frame + place + 1)) | 32
+        if labels == 4 and length == 7 and first == 105:  # in-addr
+            return _is_mapped4(value4, book, mapped)
+        if labels == 32 and length == 3 and first == 105:  # ip6
+            return _is_mapped6(high, low, book, mapped)
+        if length > 3 or labels >= 32:
+            return False
+        number, nibble = 0, 0
+        for step in range(length):
+            byte = as_int(load_u8(frame + place + 1 + step))
+            nibble = _digit(byte, as_int(16))
+            number = number * 10 + _digit(byte, as_int(10))
+        if nibble < 0:
+            return False
+        if labels < 4 and number >= 0 and number < 256:
+            value4 |= np.uint64(number) << np.uint64(8 * labels)
+        if labels < 16:
+            low |= np.uint64(nibble) << np.uint64(4 * labels)
+        else:
+            high |= np.uint64(nibble) << np.uint64(4 * (labels - 16))
+        labels += 1
+        place += 1 + length
+    return False
+
+
+@kernel
+def _text(frame: int, begin: int, end: int, commas: bool, book: Book, mapped: U8) -> bool:
+    """True when a text holds a mapped address: dotted (with `commas` also 1,2,3,4) or IPv6."""
+    before = 32
+    place = begin
+    while place < end:
+        byte = as_int(load_u8(frame + place))
+        starts = _digit(before, as_int(16)) < 0 and before != _COLON and before != _DOT
+        if starts and (_digit(byte, as_int(16)) >= 0 or byte == _COLON):
+            good, value = _quad(frame, place, end, as_int(_DOT))
+            if not good and commas:
+                good, value = _quad(frame, place, end, as_int(_COMMA))
+            if good and _is_mapped4(value, book, mapped):
+                return True
+            good, high, low = _colons(frame, place, end)
+            if good and _is_mapped6(high, low, book, mapped):
+                return True
+        before = byte
+        place += 1
+    return False
+
+
+@kernel
+def _quad(frame: int, place: int, end: int, separator: int) -> tuple[bool, np.uint64]:
+    """The IPv4 address whose text begins here, its numbers separated by `separator`."""
+    value = np.uint64(0)
+    for turn in range(4):
+        number, digits = 0, 0
+        while place < end and digits < 4:
+            digit = _digit(as_int(load_u8(frame + place)), as_int(10))
+            if digit < 0:
+                break
+            number = number * 10 + digit
+            digits += 1
+            place += 1
+        if digits == 0 or number > 255:
+            return False, value
+        value = (value << np.uint64(8)) | np.uint64(number)
+        if turn < 3:
+            if place >= end or as_int(load_u8(frame + place)) != separator:
+                return False, value
+            place += 1
+    return True, value
+
+
+@kernel
+def _colons(frame: int, place: int, end: int) -> tuple[bool, np.uint64, np.uint64]:
+    """The IPv6 address whose text (RFC 4291, 2.2, forms 1 and 2) begins here."""
+    before_high, before_low = np.uint64(0), np.uint64(0)  # groups before "::", right-aligned
+    high, low = np.uint64(0), np.uint64(0)
+    groups, gap = 0, -1
+    if place + 1 < end and load_u8(frame + place) == _COLON:
+        if load_u8(frame + place + 1) != _COLON:
+            return False, high, low
+        gap = 0
+        place += 2
+    while groups < 8:
+        number, digits = 0, 0
+        while place < end and digits < 4:
+            digit = _digit(as_int(load_u8(frame + place)), as_int(16))
+            if digit < 0:
+                break
+            number = number * 16 + digit
+            digits += 1
+            place += 1
+        if digits == 0:
+            break
+        high = (high << np.uint64(16)) | (low >> np.uint64(48))
+        low = (low << np.uint64(16)) | np.uint64(number)
+        groups += 1
+        if place >= end or load_u8(frame + place) != _COLON:
+            break
+        place += 1
+        if place < end and load_u8(frame + place) == _COLON:
+            if gap >= 0:
+                return False, high, low
+            gap = groups
+            before_high, before_low = high, low
+            high, low = np.uint64(0), np.uint64(0)
+            place += 1
+    if gap < 0:
+        return groups == 8, high, low
+    if groups == 0 or groups > 7:
+        return False, high, low
+    shift = 16 * (8 - gap)  # the groups before the gap go to the front
+    if gap == 0:
+        return True, high, low
+    if shift >= 64:
+        high |= before_low << np.uint64(shift - 64)
+    else:
+        low |= before_low << np.uint64(shift)
+        high |= (before_high << np.uint64(shift)) | (before_low >> np.uint64(64 - shift))
+    return True, high, low
