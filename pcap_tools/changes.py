@@ -30,15 +30,20 @@ class Changes:
         self._fix = fix
         self._fixed = 0
 
-    def applied(self, batches: Iterable[Kept]) -> Iterator[Kept]:
-        """The batches with the changes made; they are what it was given when there are none."""
-        if self._fix:
-            batches = self._repaired(batches)
-        if self._closing is not None and len(self._closing.packets):
-            from pcap_tools.closing import merged
+    def __bool__(self) -> bool:
+        return self._fix or (self._closing is not None and len(self._closing.packets) > 0)
 
-            batches = merged(batches, self._closing)
-        yield from batches
+    def repaired(self, batches: Iterator[Kept]) -> Iterator[Kept]:
+        """The batches with right checksums, when that was asked for."""
+        return self._repaired(batches) if self._fix else batches
+
+    def closed(self, batches: Iterator[Kept]) -> Iterator[Kept]:
+        """The batches with the closing packets between them, in order of time."""
+        if self._closing is None or not len(self._closing.packets):
+            return batches
+        from pcap_tools.closing import merged
+
+        return merged(batches, self._closing)
 
     def report(self, table: FlowTable, policy: Policy) -> dict[str, Any]:
         """What was changed, for the report: `closed` and `fixed_checksums` when asked for.

@@ -7,20 +7,19 @@ packets whose flow is kept. Packets and bytes in are those kept plus those dropp
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pcap_tools.ahead import KEEP, ahead
 from pcap_tools.beside import compile_beside
-from pcap_tools.capture import Batch, Capture
+from pcap_tools.capture import Capture
 from pcap_tools.changes import Changes, change_lines
+from pcap_tools.copying import Copying
 from pcap_tools.errors import EmptyCapture, PcapError
-from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable
+from pcap_tools.flows import FlowTable
 from pcap_tools.forecast import (
     Forecast,
     Progress,
@@ -31,7 +30,6 @@ from pcap_tools.forecast import (
 )
 from pcap_tools.hygiene import Hygiene, Prepared, Treatment, open_prepared
 from pcap_tools.kernels import I64
-from pcap_tools.output import open_output
 from pcap_tools.policy import RULES, Policy, judge
 from pcap_tools.readdress import FreshAddresses, Readdress
 from pcap_tools.table import (
@@ -196,7 +194,8 @@ def clean(
             if closing is not None:
                 readdress.apply(closing.packets, closing.owner, closing.direction)
         changes = Changes(closing, policy.checksums == "fix")
-        digest = _copy(capture, output, kept, table, readdress, changes, sha256, progress)
+        copying = Copying(capture, table, kept, readdress, changes)
+        digest = copying.to(output, digest=sha256, progress=progress).digest
         done = CleanReport(
             inputs=tuple(str(path) for path in capture.paths),
             output=str(output),
@@ -216,33 +215,6 @@ def clean(
     beside = output.with_name(output.name + ".clean.json") if report is None else Path(report)
     write_atomically(beside, done.write)
     return done
-
-
-def _copy(
-    capture: Capture,
-    output: Path,
-    kept: npt.NDArray[np.bool_],
-    table: FlowTable,
-    readdress: Readdress | None,
-    changes: Changes,
-    sha256: bool,
-    progress: Progress | None,
-) -> str:
-    with open_output(output, capture, digest=sha256) as writer:
-
-        def pairs() -> Iterator[tuple[Batch, npt.NDArray[np.bool_]]]:
-            for batch in ahead(capture.batches(KEEP)):
-                here = slice(batch.first, batch.first + len(batch))
-                owners = table.owner[here]
-                if readdress is not None:
-                    readdress.apply(batch, owners, table.direction[here])
-                yield batch, kept[owners - ORPHAN_FRAGMENT]
-
-        for batch, keep in changes.applied(pairs()):
-            writer.write(batch, keep)
-            if progress is not None:
-                progress("copying", capture.bytes + 16 * capture.packets, capture.size)
-    return writer.digest
 
 
 def _names(capture: Capture) -> str:

@@ -64,7 +64,7 @@ class ErfFile(Reader):
     def _table(self, size: int) -> Table:
         return Table(size, extra=True)
 
-    def _walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
+    def walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
         return walk_erf(
             table.data,
             have,
@@ -75,17 +75,17 @@ class ErfFile(Reader):
             table.extra,
         )
 
-    def _parts(self, table: Table, rows: int, at: int) -> Iterator[Columns]:
+    def parts(self, table: Table, rows: int, at: int) -> Iterator[Columns]:
         return self._by_link(self._columns(table, rows, at, -1), table.extra[:rows])
 
-    def _fail(self, status: int, data: U8, used: int, have: int, offset: int) -> int:
+    def fail(self, status: int, data: U8, used: int, have: int, offset: int) -> int:
         if status == BAD_TYPE:
             kind = int(data[used + 8]) & 0x7F
             raise UnsupportedLink(
                 f"{self.name}: offset {offset}: an ERF record of type {kind} "
                 f"({_TYPES.get(kind, 'unknown')}) has no reading here; wanted: Ethernet, IPv4, IPv6"
             )
-        return super()._fail(status, data, used, have, offset)
+        return super().fail(status, data, used, have, offset)
 
     def _problem(self, status: int, record: U8) -> str:
         return "a record length that is wrong"

@@ -194,11 +194,14 @@ def flow_table(
 
 
 def decoded(capture: Capture, inner: bool = False) -> Iterator[tuple[Batch, PacketRows]]:
-    """Every batch with its decoded rows, both read ahead by a thread of its own."""
+    """Every batch with its decoded rows, both read ahead by a thread of its own.
+
+    The data may be the file itself, which cannot be written to.
+    """
     return ahead(_decoded(capture, inner))
 
 
 def _decoded(capture: Capture, inner: bool) -> Iterator[tuple[Batch, PacketRows]]:
     decoders = itertools.cycle([Decoder(inner) for _ in range(KEEP)])
-    for batch, decode in zip(capture.batches(KEEP), decoders, strict=False):
+    for batch, decode in zip(capture.batches(KEEP, mapped=True), decoders, strict=False):
         yield batch, decode(batch)

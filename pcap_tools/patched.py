@@ -77,14 +77,14 @@ class PatchedFile(PcapFile):
     def _header(self, header: bytes) -> None:
         super()._header(header)
         if int.from_bytes(header[:4], "little") in _IXIA or int.from_bytes(header[:4]) in _IXIA:
-            self._start = 28  # the size of all records follows the header
+            self.start = 28  # the size of all records follows the header
         old = (self._major, self._minor) <= (2, 2) or self._major == 543
         self._lengths = 1 if old else 2 if (self._major, self._minor) == (2, 3) else 0
         if (self._major, self._minor) == (2, 2) and self.links[0] in _AIX_LINKS:
             self.links = [_AIX_LINKS[self.links[0]]]
             self.nanoseconds, self._lengths = True, 0
 
-    def _walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
+    def walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
         return walk_patched(
             table.data,
             have,

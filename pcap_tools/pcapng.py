@@ -66,7 +66,7 @@ class PcapngFile(Reader):
     def _table(self, size: int) -> Table:
         return Table(size, extra=True, noted=_NOTES)
 
-    def _walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
+    def walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
         rows, used, status = walk_pcapng(
             table.data,
             have,
@@ -88,7 +88,7 @@ class PcapngFile(Reader):
         self.passed_over = {name: n for name, n in counts if n}
         return rows, used, status
 
-    def _parts(self, table: Table, rows: int, at: int) -> Iterator[Columns]:
+    def parts(self, table: Table, rows: int, at: int) -> Iterator[Columns]:
         interface = table.extra[:rows]
         links = self._clocks[:, 0].astype(np.int32)[interface]
         meta = Meta(interface, table.noted[: self._state[1]], table.data)

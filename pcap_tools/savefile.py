@@ -190,7 +190,7 @@ class Reader:
         self.sections: list[Options] = []
         self.passed_over: dict[str, int] = {}
         self._buffer_size = buffer
-        self._start = 0
+        self.start = 0
         self._seen = _state(stream)
 
     @property
@@ -216,11 +216,11 @@ class Reader:
                 "stop the capture first, or work on a copy"
             )
 
-    def _walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
+    def walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
         """Walk table.data[:have], of file offset `at`: rows, bytes consumed, status."""
         raise NotImplementedError
 
-    def _parts(self, table: Table, rows: int, at: int) -> Iterator[Columns]:
+    def parts(self, table: Table, rows: int, at: int) -> Iterator[Columns]:
         """The rows that a walk filled, in parts of one link type each."""
         yield self._columns(table, rows, at, self.links[0])
 
@@ -263,17 +263,17 @@ class Reader:
             raise ValueError(f"{self.format} can only be read from the beginning")
         table = self._table(self._buffer_size)
         used_tables: deque[Table] = deque()
-        at, have, ended = self._start if start_offset is None else start_offset, 0, False
+        at, have, ended = self.start if start_offset is None else start_offset, 0, False
         while True:
             if not ended:
                 got = self._read(table.data, have, at + have, stop_offset)
                 ended = got == 0
                 have += got
-            rows, used, status = self._walk(table, have, at)
+            rows, used, status = self.walk(table, have, at)
             if rows:
-                yield from self._parts(table, rows, at)
+                yield from self.parts(table, rows, at)
             if status > CONTROL:
-                self.ignored_bytes = self._fail(status, table.data, used, have, at + used)
+                self.ignored_bytes = self.fail(status, table.data, used, have, at + used)
                 return
             at += used
             have -= used
@@ -308,7 +308,7 @@ class Reader:
                 f"{self.name}: read error at offset {offset}: {error.strerror}"
             ) from None
 
-    def _fail(self, status: int, data: U8, used: int, have: int, offset: int) -> int:
+    def fail(self, status: int, data: U8, used: int, have: int, offset: int) -> int:
         """Raise for a corrupt record at file offset `offset`, or accept it as a zeroed tail."""
         if not data[used:have].any() and self._rest_is_zero(offset):
             # What a file system leaves of an unfinished write after a crash.
@@ -381,9 +381,9 @@ class PcapFile(Reader):
             raise UnknownFormat(f"{self.name}: pcap version {self._major}; only version 2 is known")
         # The upper 16 bits hold the frame check sequence's length (draft-ietf-opsawg-pcap).
         self.links = [link & 0xFFFF]
-        self._start = 24
+        self.start = 24
 
-    def _walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
+    def walk(self, table: Table, have: int, at: int) -> tuple[int, int, int]:
         return walk_pcap(
             table.data,
             have,

@@ -7,8 +7,9 @@ import hashlib
 import os
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,16 +17,22 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from pcap_tools.batches import part_of
 from pcap_tools.capture import Batch, link_name
 from pcap_tools.errors import OutputError
 from pcap_tools.kernels import I64, U8, copy_bytes, kernel, store32
 from pcap_tools.walk import MAX_PACKET, U32, Word
 
-__all__ = ["PcapWriter", "refuse_inputs"]
+__all__ = ["RECORD", "Edit", "PcapWriter", "refuse_inputs"]
 
 _BUFFER = 1 << 20  # with less, handing buffers to the writing thread costs more than it brings
 _BUFFERS = 4  # one is filled, one is written, the others even out
 _ALL = np.ones(0, np.bool_)
+RECORD = 16
+"""Bytes of a packet's header in a pcap file."""
+
+Edit = Callable[[Batch, I64], None]
+"""Changes packets in place: a batch of them, and their numbers in the batch they came from."""
 
 
 class PcapWriter:
@@ -67,11 +74,23 @@ class PcapWriter:
 
     def write(self, batch: Batch, keep: npt.NDArray[np.bool_] | None = None) -> None:
         """Append the batch's packets, or those where `keep` (n booleans) is true."""
+        self._write(batch, keep, None)
+
+    def write_edited(self, batch: Batch, keep: npt.NDArray[np.bool_], edit: Edit) -> None:
+        """As `write`, with a look at the packets in between, where they may be changed.
+
+        `edit` gets a batch of them, in the writer's memory, and their numbers in `batch`.
+        """
+        self._write(batch, keep, edit)
+
+    def _write(self, batch: Batch, keep: npt.NDArray[np.bool_] | None, edit: Edit | None) -> None:
         if batch.link != self._link:
             raise OutputError(
                 f"{self.path}: pcap holds one link type, and this capture has "
                 f"{link_name(self._link)} and {link_name(batch.link)}; write pcapng (OUT.pcapng)"
             )
+        room = 0 if edit is None else min(len(batch), _BUFFER // RECORD)
+        rows, places = np.empty(room, np.int64), np.empty(room, np.int64)
         start = 0
         while start < len(batch):
             start, self._fill, packets, octets = _gather(
@@ -85,9 +104,14 @@ class PcapWriter:
                 self._nanoseconds,
                 self._buffer,
                 self._fill,
+                rows,
+                places,
             )
             self.packets += packets
             self.bytes += octets
+            if edit is not None and packets:
+                taken = part_of(batch, rows[:packets])
+                edit(replace(taken, data=self._buffer, offset=places[:packets]), rows[:packets])
             if start < len(batch):
                 self._hand_over()
 
@@ -185,8 +209,13 @@ def _gather(
     nanoseconds: bool,
     out: U8,
     fill: Word,
+    rows: I64,
+    places: I64,
 ) -> tuple[int, int, int, int]:
-    """Append records to out[fill:] until it is full: next packet, fill, packets, bytes."""
+    """Append records to out[fill:] until it is full: next packet, fill, packets, bytes.
+
+    `rows` and `places` (both may be empty) get the packets' numbers and their frames' places.
+    """
     source = np.int64(data.ctypes.data)
     target = np.int64(out.ctypes.data)
     unit = 1 if nanoseconds else 1000
@@ -206,6 +235,9 @@ def _gather(
         store32(record + 8, np.uint64(size))
         store32(record + 12, np.uint64(wirelen[i]))
         copy_bytes(record + 16, source + offset[i], size)
+        if len(rows):
+            rows[packets] = i
+            places[packets] = fill + 16
         fill += 16 + size
         packets += 1
         octets += size
