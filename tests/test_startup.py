@@ -32,7 +32,9 @@ def loaded_by(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["corpus", "--help"], ["lab", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    heavy = {"numpy", "numba", "pandas", "matplotlib", "paramiko", "pydantic", "rich"}
+    heavy = {"numpy", "numba", "pandas", "matplotlib", "paramiko", "rich"}
+    if arguments == ["--help"]:
+        heavy.add("pydantic")  # typer 0.28 and later bring it for any option of a group
     assert not loaded_by(*arguments) & heavy
 
 
