@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from pcap_tools.capture import Batch
-from pcap_tools.kernels import I64, U8, copy_bytes, kernel
+from pcap_tools.kernels import I64, U8
 from pcap_tools.savefile import Meta
 from pcap_tools.walk import U32
 
-__all__ = ["compact", "owned", "part_of", "taken"]
+__all__ = ["owned", "part_of", "taken"]
 
 
 def owned(batch: Batch) -> Batch:
@@ -41,24 +41,6 @@ def part_of(batch: Batch, rows: I64) -> Batch:
         batch.file,
         batch.position,
     )
-
-
-def compact(batch: Batch) -> Batch:
-    """The batch with its frames alone, one after the other, in memory of its own."""
-    bounds = np.concatenate([[0], np.cumsum(batch.caplen, dtype=np.int64)])
-    data = np.empty(int(bounds[-1]), np.uint8)
-    copy_frames(batch.data, batch.offset, batch.caplen, data)
-    return replace(batch, data=data, offset=bounds[:-1], position=-1)
-
-
-@kernel
-def copy_frames(data: U8, offset: I64, caplen: U32, target: U8) -> None:
-    """Copy frames to the beginning of `target`, without anything between them."""
-    source = np.int64(data.ctypes.data)
-    place = np.int64(target.ctypes.data)
-    for i in range(len(offset)):
-        copy_bytes(place, source + offset[i], np.int64(caplen[i]))
-        place += np.int64(caplen[i])
 
 
 def taken(

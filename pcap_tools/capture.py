@@ -29,8 +29,7 @@ from pcap_tools.compression import codec_of_magic, spooled
 from pcap_tools.errors import CaptureError, EmptyCapture, GrowingInput, UnsupportedLink
 from pcap_tools.formats import open_savefile
 from pcap_tools.kernels import I64, U8
-from pcap_tools.mapped import mapped_columns
-from pcap_tools.savefile import Columns, Interface, Meta, Options, Reader, Savefile
+from pcap_tools.savefile import Columns, Interface, Meta, Options, Savefile
 from pcap_tools.walk import MAX_PACKET, U32
 
 __all__ = [
@@ -56,7 +55,7 @@ LINK_NAMES = {
 }
 """Link types (tcpdump.org/linktypes.html) with a reading here."""
 
-_BUFFER = 1 << 19  # measured: larger leaves the cache and costs page faults, smaller costs calls
+_BUFFER = 1 << 20  # measured: larger leaves the cache and costs page faults, smaller costs calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +169,8 @@ class Capture:
         machine's byte order: then `Savefile.columns(start_offset, stop_offset)` reads any part."""
         return self.files[0] if len(self.files) == 1 and self.files[0].plain else None
 
-    def batches(self, keep: int = 1, *, mapped: bool = False) -> Iterator[Batch]:
+    def batches(self, keep: int = 1) -> Iterator[Batch]:
         """All packets from the beginning, in batches of views: the last `keep` of them are valid.
-
-        With `mapped`, their data may be the file itself, which cannot be written to.
 
         Several files that overlap in time are merged by time. Raises CaptureError at a corrupt
         record, UnsupportedLink at a packet of a link type without a reading here, GrowingInput
@@ -181,7 +178,7 @@ class Capture:
         """
         self.packets = self.bytes = 0
         link = -1
-        for file, columns in self._columns(keep, mapped):
+        for file, columns in _merged(self.files, keep):
             if columns.link != link:
                 link = columns.link
                 _check_link(link, self.files[file].name)
@@ -215,12 +212,6 @@ class Capture:
         if len(self.files) == 1:
             return meta
         return Meta(numbers[meta.interface], meta.noted, meta.octets)
-
-    def _columns(self, keep: int, mapped: bool) -> Iterator[tuple[int, Columns]]:
-        plain = self.plain
-        if mapped and isinstance(plain, Reader):
-            return ((0, columns) for columns in mapped_columns(plain, keep))
-        return _merged(self.files, keep)
 
     def close(self) -> None:
         """Close the files."""

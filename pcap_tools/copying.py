@@ -1,8 +1,8 @@
 """The second pass: what is kept of a capture goes to the output, changed on the way where asked.
 
-Three threads share the work: one walks the input, one gathers what is kept and gives it addresses,
-one writes. A plain pcap file is not even read: its records are gathered from where they are mapped,
-and changed in the buffer that is written.
+Threads share the work: one reads, one gathers what is kept and gives it addresses, one writes. A
+plain pcap file is not even read again: its records are gathered from where they are mapped, and
+changed in the buffer that is written.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from pcap_tools.capture import Batch, Capture
 from pcap_tools.changes import Changes
 from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable
 from pcap_tools.forecast import Progress
-from pcap_tools.kernels import I64
+from pcap_tools.kernels import I64, U8, U16
+from pcap_tools.mapped import mapped_records
 from pcap_tools.output import CaptureWriter, open_output
 from pcap_tools.readdress import Readdress
-from pcap_tools.write import Edit, PcapWriter
+from pcap_tools.savefile import Savefile
+from pcap_tools.write import RECORD, PcapWriter
 
 __all__ = ["Copying"]
 
@@ -46,38 +48,26 @@ class Copying:
     ) -> CaptureWriter:
         """Write the output; returns its writer, closed. Raises CaptureError and OutputError."""
         with open_output(output, self.capture, digest=digest) as writer:
-            for batch, keep in self._written(writer):
-                if not isinstance(writer, PcapWriter) or self.readdress is None or self._moved:
+            plain, sizes = self.capture.plain, self.table.sizes
+            if isinstance(writer, PcapWriter) and plain and sizes is not None and not self.changes:
+                self._records(writer, plain, sizes, progress)
+            else:
+                for batch, keep in self._batches():
                     writer.write(batch, keep)
-                else:
-                    writer.write_edited(batch, keep, self._edit(batch))
-                if progress is not None:
-                    done = self.capture.bytes + 16 * self.capture.packets
-                    progress("copying", done, self.capture.size)
+                    self._tell(progress, self.capture.bytes + RECORD * self.capture.packets)
         return writer
 
-    @property
-    def _moved(self) -> bool:
-        """Whether packets come with changes already, so that addresses are given before writing."""
-        return self.changes is not None and bool(self.changes)
-
-    def _written(self, writer: CaptureWriter) -> Iterator[Kept]:
-        in_place = self.readdress is not None or self._moved
-        direct = isinstance(writer, PcapWriter) and not self._moved
-        batches: Iterator[Kept] = self._batches(mapped=direct or not in_place)
-        if direct:
-            return batches
+    def _batches(self) -> Iterator[Kept]:
+        batches = self._kept()
         if self.changes is not None:
             batches = self.changes.repaired(batches)
         batches = self._readdressed(batches)
         return batches if self.changes is None else self.changes.closed(batches)
 
-    def _batches(self, mapped: bool) -> Iterator[Kept]:
-        for batch in ahead(self.capture.batches(KEEP, mapped=mapped)):
-            yield batch, self.kept[self._here(batch) - ORPHAN_FRAGMENT]
-
-    def _here(self, batch: Batch) -> npt.NDArray[np.int32]:
-        return self.table.owner[batch.first : batch.first + len(batch)]
+    def _kept(self) -> Iterator[Kept]:
+        for batch in ahead(self.capture.batches(KEEP)):
+            owner = self.table.owner[batch.first : batch.first + len(batch)]
+            yield batch, self.kept[owner - ORPHAN_FRAGMENT]
 
     def _readdressed(self, batches: Iterator[Kept]) -> Iterator[Kept]:
         for batch, keep in batches:
@@ -86,12 +76,27 @@ class Copying:
                 self.readdress.apply(batch, self.table.owner[here], self.table.direction[here])
             yield batch, keep
 
-    def _edit(self, batch: Batch) -> Edit:
-        here = slice(batch.first, batch.first + len(batch))
-        owner, direction = self.table.owner[here], self.table.direction[here]
+    def _records(
+        self, writer: PcapWriter, plain: Savefile, sizes: U16, progress: Progress | None
+    ) -> None:
+        done = 0
+        for first, source, part in mapped_records(plain, sizes):
+            here = slice(first, first + len(part))
+            owner, direction = self.table.owner[here], self.table.direction[here]
 
-        def edit(packets: Batch, rows: I64) -> None:
-            assert self.readdress is not None
-            self.readdress.apply(packets, owner[rows], direction[rows])
+            def edit(data: U8, places: I64, rows: I64) -> None:
+                caplen = part[rows].astype(np.uint32)  # noqa: B023 -- called within this turn
+                nothing = np.zeros(len(rows), np.int64)
+                link = self.capture.link
+                packets = Batch(data, places, caplen, caplen, nothing, link, first)  # noqa: B023
+                assert self.readdress is not None
+                self.readdress.apply(packets, owner[rows], direction[rows])  # noqa: B023
 
-        return edit
+            keep = self.kept[owner - ORPHAN_FRAGMENT]
+            writer.write_records(source, part, keep, edit if self.readdress else None)
+            done += len(source)
+            self._tell(progress, done)
+
+    def _tell(self, progress: Progress | None, done: int) -> None:
+        if progress is not None:
+            progress("copying", done, self.capture.size)

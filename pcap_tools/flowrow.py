@@ -60,14 +60,16 @@ FLOW = np.dtype(
         ("rstos0", np.uint8),
         ("start", np.uint32, (2,)),  # initial sequence number
         ("next", np.uint32, (2,)),  # one past the highest sequence number seen or acknowledged
-        ("hole", np.int32, (2,)),  # first node of the end's list of holes; -1: none
-        ("holes", np.int32, (2,)),  # nodes in the list
-        ("missing", np.int64),  # bytes of holes that left a list that grew too long
-        ("truncated", np.int64),
         ("first_ns", np.int64),
         ("last_ns", np.int64),
         ("packets", np.int64, (2,)),
         ("bytes", np.int64, (2,)),
+        # Above: what every packet touches, two cache lines. Below: what only some do.
+        ("hole", np.int32, (2,)),  # first node of the end's list of holes; -1: none
+        ("holes", np.int32, (2,)),  # nodes in the list
+        ("missing", np.int64),  # bytes of holes that left a list that grew too long
+        ("truncated", np.int64),
+        ("unused", np.uint8, (32,)),  # so that rows begin with a cache line
     ],
     align=True,
 )

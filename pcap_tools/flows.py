@@ -21,11 +21,11 @@ from pcap_tools.capture import Batch, Capture, open_capture
 from pcap_tools.connstate import STATES, conn_states
 from pcap_tools.decode import Decoder
 from pcap_tools.flowrow import FLOW, GROUP, HOLE, PENDING, FlowRows
-from pcap_tools.kernels import I32, I64, U8, U64
+from pcap_tools.kernels import I32, I64, U8, U16, U64
 from pcap_tools.memory import doubled, reserve
 from pcap_tools.packet import PacketRows
 from pcap_tools.tcp import missing_bytes
-from pcap_tools.track import count_frames, rehash_flows, rehash_groups, track_rows
+from pcap_tools.track import count_frames, note_sizes, rehash_flows, rehash_groups, track_rows
 
 __all__ = ["IDLE_S", "ORPHAN_FRAGMENT", "FlowTable", "FlowTracker", "decoded", "flow_table"]
 
@@ -48,6 +48,7 @@ class FlowTable:
     bytes sent but never captured. `owner` (one a packet) is the flow's number, or NON_IP,
     MALFORMED_PACKET, UNREADABLE (headers cut off by the snapshot length) or ORPHAN_FRAGMENT, and
     `direction` (one a packet) is 0 from client to server (and without a flow), 1 from the server.
+    `sizes` (one a packet) are the bytes captured of each, None when one has 65,536 or more.
     `first_ns` and `last_ns` bound the capture; `frames` counts packets and bytes by owner code
     −4 … −1 and, last, of flows: shape (5, 2).
     """
@@ -62,6 +63,7 @@ class FlowTable:
     frames: I64
     bad_checksums: I64 | None = None
     closed: U8 | None = None
+    sizes: U16 | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,7 +85,7 @@ class FlowTable:
 
 
 class FlowTracker:
-    """Builds a FlowTable from batches; memory grows with flows, plus 5 bytes a packet."""
+    """Builds a FlowTable from batches; memory grows with flows, plus 7 bytes a packet."""
 
     def __init__(self, idle_s: float = IDLE_S) -> None:
         self._idle_ns = int(idle_s * 1e9)
@@ -96,6 +98,8 @@ class FlowTracker:
         self._fill = np.zeros(2, np.int64)
         self._owner: I32 = reserve(_PACKETS, np.int32)
         self._direction: U8 = reserve(_PACKETS, np.uint8)
+        self._sizes: U16 = reserve(_PACKETS, np.uint16)
+        self._all_sizes = True
         self._packets = 0
         self._bounds = np.array([np.iinfo(np.int64).max, np.iinfo(np.int64).min])
         self._frames = np.zeros((5, 2), np.int64)
@@ -105,6 +109,7 @@ class FlowTracker:
         count = len(batch)
         while len(self._owner) < self._packets + count:
             self._owner, self._direction = doubled(self._owner), doubled(self._direction)
+            self._sizes = doubled(self._sizes)
         owner = self._owner[self._packets : self._packets + count]
         direction = self._direction[self._packets : self._packets + count]
         done = 0
@@ -128,6 +133,8 @@ class FlowTracker:
             if done == count:
                 break
             self._grow()
+        sizes = self._sizes[self._packets : self._packets + count]
+        self._all_sizes &= note_sizes(batch.caplen, sizes)
         self._packets += count
         count_frames(owner, batch.wirelen, batch.time_ns, self._frames, self._bounds)
         return owner
@@ -144,7 +151,8 @@ class FlowTracker:
         missing = np.empty(used, np.int64)
         missing_bytes(rows, self._holes, missing)
         bounds = int(self._bounds[0]), int(self._bounds[1])
-        return FlowTable(rows, state, missing, owner, direction, *bounds, self._frames)
+        sizes = self._sizes[: self._packets] if self._all_sizes else None
+        return FlowTable(rows, state, missing, owner, direction, *bounds, self._frames, sizes=sizes)
 
     def _resolve_fragments(self, owner: I32, direction: U8) -> None:
         waiting = np.flatnonzero(owner <= PENDING)
@@ -193,15 +201,22 @@ def flow_table(
     return tracker.finish()
 
 
-def decoded(capture: Capture, inner: bool = False) -> Iterator[tuple[Batch, PacketRows]]:
-    """Every batch with its decoded rows, both read ahead by a thread of its own.
+def decoded(
+    capture: Capture, inner: bool = False, *, marked: bool = False
+) -> Iterator[tuple[Batch, PacketRows]]:
+    """Every batch with its decoded rows, both made ahead by a thread of its own.
 
-    The data may be the file itself, which cannot be written to.
+    With `marked`, the rows of plain packets have the flag PLAIN.
     """
-    return ahead(_decoded(capture, inner))
+    return ahead(_decoded(capture, inner, marked))
 
 
-def _decoded(capture: Capture, inner: bool) -> Iterator[tuple[Batch, PacketRows]]:
+def _decoded(capture: Capture, inner: bool, marked: bool) -> Iterator[tuple[Batch, PacketRows]]:
     decoders = itertools.cycle([Decoder(inner) for _ in range(KEEP)])
-    for batch, decode in zip(capture.batches(KEEP, mapped=True), decoders, strict=False):
-        yield batch, decode(batch)
+    for batch, decode in zip(capture.batches(KEEP), decoders, strict=False):
+        rows = decode(batch)
+        if marked:
+            from pcap_tools.plain import mark_plain  # a kernel that only who asks must load
+
+            mark_plain(batch.data, batch.offset, batch.caplen, batch.link, rows)
+        yield batch, rows

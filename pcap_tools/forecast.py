@@ -61,12 +61,12 @@ def read_table(
         from pcap_tools.verify import BadChecksums  # kernels that only who asks must load
 
         wrong = BadChecksums()
-    for batch, rows in decoded(capture, policy.inner):
+    for batch, rows in decoded(capture, policy.inner, marked=readdress is not None):
         owner = tracker.update(batch, rows)
         if wrong is not None:
             wrong.update(batch, rows)
         if readdress is not None:
-            readdress.collect(batch, owner)
+            readdress.collect(batch, rows, owner)
         if progress is not None:
             progress("reading flows", capture.bytes + 16 * capture.packets, capture.size)
     table = tracker.finish()

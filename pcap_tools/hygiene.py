@@ -111,7 +111,7 @@ class Prepared(Capture):
         """None: the file's bytes are not the capture's."""
         return None
 
-    def batches(self, keep: int = 1, *, mapped: bool = False) -> Iterator[Batch]:
+    def batches(self, keep: int = 1) -> Iterator[Batch]:
         """All packets as they are to be; the last `keep` stay valid. Raises as Capture.batches."""
         hygiene = self.hygiene
         self.packets = self.bytes = 0

@@ -34,6 +34,7 @@ __all__ = [
     "I32",
     "I64",
     "U8",
+    "U16",
     "U32",
     "U64",
     "as_int",
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I32 = npt.NDArray[np.int32]

@@ -15,6 +15,7 @@ __all__ = [
     "MALFORMED",
     "MORE_FRAGMENTS",
     "PACKET",
+    "PLAIN",
     "PORTS",
     "SNAPPED",
     "TUNNELLED",
@@ -60,6 +61,7 @@ SNAPPED = 16  # the capture holds less than the whole IP packet (or frame, witho
 MALFORMED = 32  # lengths or versions contradict each other; what could be read is valid
 VERIFIABLE = 64  # whole and unfragmented: its transport checksum can be verified
 MORE_FRAGMENTS = 128  # the fragment is not the last
+PLAIN = 512  # marked on request: see pcap_tools.plain
 TUNNELLED = 256  # the row describes a packet inside a tunnel
 FIRST_FRAGMENT = FRAGMENT | PORTS
 

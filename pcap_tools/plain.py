@@ -20,19 +20,23 @@ from pcap_tools.kernels import (
     load16,
     load32,
     load_u8,
+    prefetch,
     store16,
     store32,
     store64,
     swap16,
 )
+from pcap_tools.packet import PacketRows
 from pcap_tools.walk import U32, Word
 
-__all__ = ["FIXED_IP", "FIXED_L4", "PLAIN", "other_frames", "swap_plain"]
+__all__ = ["FIXED_IP", "FIXED_L4", "PLAIN", "mark_plain", "other_frames", "swap_plain"]
 
 # Columns of the counts (int64).
 PLAIN, FIXED_IP, FIXED_L4 = range(3)
 
 _ETHERNET = 1
+_MARK = 512  # pcap_tools.packet.PLAIN; kernels freeze plain integers of their own module
+_SOON = 8  # frames
 _TCP, _UDP = 6, 17
 _ONES = np.uint64(0xFFFF)
 
@@ -103,21 +107,27 @@ def _plain(frame: Word, size: Word, link: Word) -> Word:
 
 
 @kernel
-def other_frames(
-    data: U8, offset: I64, caplen: U32, link: int, owner: I32, plain: U8, found: I64
-) -> int:
-    """Numbers of the frames that are not plain into `found`; returns how many.
-
-    Sets `plain[f]` for each flow f of the other ones.
-    """
+def mark_plain(data: U8, offset: I64, caplen: U32, link: int, rows: PacketRows) -> None:
+    """Set the flag PLAIN in the decoded rows of plain frames."""
     base = np.int64(data.ctypes.data)
-    count = 0
     for i in range(len(offset)):
-        if owner[i] < 0 or _plain(base + offset[i], np.int64(caplen[i]), link) < 0:
+        if _plain(base + offset[i], np.int64(caplen[i]), link) >= 0:
+            rows[i].flags |= np.uint16(_MARK)
+
+
+@kernel
+def other_frames(rows: PacketRows, owner: I32, odd: U32, found: I64) -> int:
+    """Numbers of the frames that are not plain (or in no flow) into `found`; returns how many.
+
+    `rows` are marked. Counts a flow's frames of this kind in `odd`.
+    """
+    count = 0
+    for i in range(len(owner)):
+        if owner[i] < 0 or not rows[i].flags & np.uint16(_MARK):
             found[count] = i
             count += 1
-        else:
-            plain[owner[i]] = 1
+            if owner[i] >= 0:
+                odd[owner[i]] += 1
     return count
 
 
@@ -143,8 +153,13 @@ def swap_plain(
     that were wrong are counted.
     """
     base = np.int64(data.ctypes.data)
+    table4, table6 = np.int64(v4.ctypes.data), np.int64(v6.ctypes.data)
     count = 0
     for i in range(len(offset)):
+        soon = np.int64(owner[min(i + _SOON, len(offset) - 1)])
+        prefetch(table4 + 16 * soon)
+        if len(v6) > 1:
+            prefetch(table6 + 48 * soon)
         flow = np.int64(owner[i])
         if not keep[flow + 4]:
             continue

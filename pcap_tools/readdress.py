@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.batches import compact, part_of
+from pcap_tools.batches import part_of
 from pcap_tools.capture import Batch
 from pcap_tools.checksum import word_sums
 from pcap_tools.edits import APART, COUNTS, IP_BASE, KIND, QUOTE, QUOTING, SOURCE, TARGET
 from pcap_tools.flows import FlowTable
-from pcap_tools.kernels import I32, I64, U8, U64
+from pcap_tools.kernels import I32, I64, U8, U32, U64
 from pcap_tools.memory import doubled, reserve
 from pcap_tools.mentions import Mentions
+from pcap_tools.packet import PacketRows
 from pcap_tools.patch import Edits, patch_all
 from pcap_tools.plain import FIXED_IP, FIXED_L4, PLAIN, other_frames, swap_plain
 from pcap_tools.plan import AddressPlan, plan_of
@@ -64,16 +65,17 @@ class Readdress:
         self._pairs: list[I64] = []
         self._waiting = 0
         self._found = np.empty(0, np.int64)
-        self._plain: U8 = reserve(1 << 21, np.uint8)  # flows with a plain frame
+        self._odd: U32 = reserve(1 << 21, np.uint32)  # each flow's frames that are not plain
 
-    def collect(self, batch: Batch, owner: I32) -> None:
-        """Take the addresses of a batch's frames that are not plain; `owner` as in FlowTable."""
-        others = self._others(batch, owner)
+    def collect(self, batch: Batch, marked: PacketRows, owner: I32) -> None:
+        """Take the addresses of a batch's frames that are not plain; `owner` as in FlowTable.
+
+        `marked` are the decoded rows, with plain ones marked (`pcap_tools.plain`).
+        """
+        others = self._others(batch, marked, owner)
         if not len(others):
             return
         part = part_of(batch, others)
-        if not part.data.flags.writeable:
-            part = compact(part)  # wrong checksums are put right where they are
         counts = np.zeros_like(self.counts)
         rows, edits = analyse_batch(part, self._book, counts)
         self._quoting += int(counts[QUOTING])
@@ -94,14 +96,16 @@ class Readdress:
         late = owners >= _LATE
         owners[late] = table.owner[owners[late] - _LATE].astype(np.int64) + _SPECIAL
         used = np.unique(numbers[kept[owners]])
-        flows = table.rows[kept[_SPECIAL:] & (self._plain[: len(table)] != 0)]
+        rows = table.rows
+        named_by = kept[_SPECIAL:] & (rows["packets"].sum(axis=1) > self._odd[: len(table)])
+        ends = np.repeat(rows["version"][named_by], 2)
+        upper, lower = rows["hi"][named_by].ravel(), rows["lo"][named_by].ravel()
         version, high, low = self._book.columns()
         broadcast = self._book.book.broadcast[: len(self._book)] != 0
-        ends = np.repeat(flows["version"], 2)
         named = (
             np.concatenate([ends, version[used]]),
-            np.concatenate([flows["hi"].ravel(), high[used]]),
-            np.concatenate([flows["lo"].ravel(), low[used]]),
+            np.concatenate([upper, high[used]]),
+            np.concatenate([lower, low[used]]),
         )
         if self.wanted.plan is None:
             stay = np.concatenate([np.zeros(len(ends), np.bool_), broadcast[used]])
@@ -115,7 +119,7 @@ class Readdress:
         self.plan = replace(plan, run=run)
         if self._quoting:
             # A payload may quote an address that only plain packets have.
-            self._book.enter(ends, flows["hi"], flows["lo"])
+            self._book.enter(ends, upper, lower)
             self.mentions = Mentions(self._book, self.plan)
         self._prepare(table)
         return self.plan
@@ -155,12 +159,11 @@ class Readdress:
         chained = Edits(edits, tables.macs) if len(edits) else None
         patch_all(part.data.ctypes.data, part.offset, rows, chained, tables.v4, tables.v6)
 
-    def _others(self, batch: Batch, owner: I32) -> I64:
+    def _others(self, batch: Batch, marked: PacketRows, owner: I32) -> I64:
         self._room(batch)
-        while len(self._plain) <= owner.max():
-            self._plain = doubled(self._plain)
-        columns = batch.data, batch.offset, batch.caplen, batch.link
-        count = other_frames(*columns, owner, self._plain, self._found)
+        while len(self._odd) <= owner.max():
+            self._odd = doubled(self._odd)
+        count = other_frames(marked, owner, self._odd, self._found)
         return self._found[:count]
 
     def _room(self, batch: Batch) -> None:

@@ -145,7 +145,7 @@ class _Watched(Capture):
         """None: every packet has to come by."""
         return None
 
-    def batches(self, keep: int = 1, *, mapped: bool = False) -> Iterator[Batch]:
+    def batches(self, keep: int = 1) -> Iterator[Batch]:
         """The other capture's batches."""
         surveyor, self._surveyor = self._surveyor, None
         for batch in self._capture.batches(keep):

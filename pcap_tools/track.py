@@ -18,12 +18,12 @@ from pcap_tools.flowkey import (
     sender_is_server,
     slot_of,
 )
-from pcap_tools.kernels import I32, I64, U8, U64, kernel, prefetch
+from pcap_tools.kernels import I32, I64, U8, U16, U64, kernel, prefetch
 from pcap_tools.packet import Row
 from pcap_tools.tcp import advance, starts_new_flow
 from pcap_tools.walk import U32, Word
 
-__all__ = ["count_frames", "in_order", "rehash_flows", "rehash_groups", "track_rows"]
+__all__ = ["count_frames", "in_order", "note_sizes", "rehash_flows", "rehash_groups", "track_rows"]
 
 _TCP = 6
 _UDP = 17
@@ -236,7 +236,6 @@ def _look_ahead(
             flow = base + size * (np.int64(slot & np.uint64(0xFFFFFFFF)) - 1)
             prefetch(flow)
             prefetch(flow + 64)
-            prefetch(flow + 128)
 
 
 @kernel
@@ -329,6 +328,16 @@ def track_rows(
         owner[i] = number
         direction[i] = end
     return len(rows)
+
+
+@kernel
+def note_sizes(caplen: U32, sizes: U16) -> bool:
+    """Copy the sizes of packets; False when one is too large for 16 bits."""
+    fit = True
+    for i in range(len(caplen)):
+        sizes[i] = caplen[i]
+        fit &= caplen[i] < 65536
+    return fit
 
 
 @kernel

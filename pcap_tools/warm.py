@@ -13,6 +13,8 @@ from pcap_tools.connstate import conn_states
 from pcap_tools.expand import ExpandOptions, expand, file_header
 from pcap_tools.flowrow import FLOW, HOLE
 from pcap_tools.flows import FlowTable
+from pcap_tools.packet import packet_rows
+from pcap_tools.plain import mark_plain
 from pcap_tools.readdress import FreshAddresses, Readdress
 from pcap_tools.table import write_flows
 from pcap_tools.tcp import missing_bytes
@@ -56,7 +58,9 @@ def _rewrite(table: FlowTable, directory: Path) -> None:
     size = np.full(2, len(plain), np.uint32)
     batch = Batch(data, np.array([0, len(plain)]), size, size, np.zeros(2, np.int64), 1, 0)
     readdress = Readdress(FreshAddresses("warm"))
-    readdress.collect(batch, table.owner)
+    rows = packet_rows(2)
+    mark_plain(batch.data, batch.offset, batch.caplen, batch.link, rows)
+    readdress.collect(batch, rows, table.owner)
     readdress.settle(table, np.ones(5, np.bool_))
     readdress.apply(batch, table.owner, table.direction)
     with PcapWriter(directory / "out.pcap") as writer:

@@ -9,7 +9,6 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,10 +16,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.batches import part_of
 from pcap_tools.capture import Batch, link_name
 from pcap_tools.errors import OutputError
-from pcap_tools.kernels import I64, U8, copy_bytes, kernel, store32
+from pcap_tools.kernels import I64, U8, U16, copy_bytes, kernel, store32
 from pcap_tools.walk import MAX_PACKET, U32, Word
 
 __all__ = ["RECORD", "Edit", "PcapWriter", "refuse_inputs"]
@@ -31,8 +29,8 @@ _ALL = np.ones(0, np.bool_)
 RECORD = 16
 """Bytes of a packet's header in a pcap file."""
 
-Edit = Callable[[Batch, I64], None]
-"""Changes packets in place: a batch of them, and their numbers in the batch they came from."""
+Edit = Callable[[U8, I64, I64], None]
+"""Changes frames in place: memory, the frames' places in it, and their packets' numbers."""
 
 
 class PcapWriter:
@@ -74,23 +72,11 @@ class PcapWriter:
 
     def write(self, batch: Batch, keep: npt.NDArray[np.bool_] | None = None) -> None:
         """Append the batch's packets, or those where `keep` (n booleans) is true."""
-        self._write(batch, keep, None)
-
-    def write_edited(self, batch: Batch, keep: npt.NDArray[np.bool_], edit: Edit) -> None:
-        """As `write`, with a look at the packets in between, where they may be changed.
-
-        `edit` gets a batch of them, in the writer's memory, and their numbers in `batch`.
-        """
-        self._write(batch, keep, edit)
-
-    def _write(self, batch: Batch, keep: npt.NDArray[np.bool_] | None, edit: Edit | None) -> None:
         if batch.link != self._link:
             raise OutputError(
                 f"{self.path}: pcap holds one link type, and this capture has "
                 f"{link_name(self._link)} and {link_name(batch.link)}; write pcapng (OUT.pcapng)"
             )
-        room = 0 if edit is None else min(len(batch), _BUFFER // RECORD)
-        rows, places = np.empty(room, np.int64), np.empty(room, np.int64)
         start = 0
         while start < len(batch):
             start, self._fill, packets, octets = _gather(
@@ -104,15 +90,35 @@ class PcapWriter:
                 self._nanoseconds,
                 self._buffer,
                 self._fill,
-                rows,
-                places,
+            )
+            self.packets += packets
+            self.bytes += octets
+            if start < len(batch):
+                self._hand_over()
+
+    def write_records(
+        self,
+        source: U8,
+        sizes: U16,
+        keep: npt.NDArray[np.bool_],
+        edit: Edit | None = None,
+    ) -> None:
+        """Append records as they lie in `source`: the header and `sizes[i]` bytes of each packet.
+
+        `source` begins with a record in this file's own format, and has them all. `edit` gets
+        those where `keep` is true, in the writer's memory, and their numbers.
+        """
+        rows, places = np.empty(len(sizes), np.int64), np.empty(len(sizes), np.int64)
+        start, at = 0, 0
+        while start < len(sizes):
+            start, at, self._fill, packets, octets = _gather_records(
+                source, at, sizes, keep, start, self._buffer, self._fill, rows, places
             )
             self.packets += packets
             self.bytes += octets
             if edit is not None and packets:
-                taken = part_of(batch, rows[:packets])
-                edit(replace(taken, data=self._buffer, offset=places[:packets]), rows[:packets])
-            if start < len(batch):
+                edit(self._buffer, places[:packets], rows[:packets])
+            if start < len(sizes):
                 self._hand_over()
 
     def close(self) -> None:
@@ -209,13 +215,8 @@ def _gather(
     nanoseconds: bool,
     out: U8,
     fill: Word,
-    rows: I64,
-    places: I64,
 ) -> tuple[int, int, int, int]:
-    """Append records to out[fill:] until it is full: next packet, fill, packets, bytes.
-
-    `rows` and `places` (both may be empty) get the packets' numbers and their frames' places.
-    """
+    """Append records to out[fill:] until it is full: next packet, fill, packets, bytes."""
     source = np.int64(data.ctypes.data)
     target = np.int64(out.ctypes.data)
     unit = 1 if nanoseconds else 1000
@@ -235,10 +236,43 @@ def _gather(
         store32(record + 8, np.uint64(size))
         store32(record + 12, np.uint64(wirelen[i]))
         copy_bytes(record + 16, source + offset[i], size)
-        if len(rows):
-            rows[packets] = i
-            places[packets] = fill + 16
         fill += 16 + size
         packets += 1
         octets += size
     return len(offset), fill, packets, octets
+
+
+@kernel
+def _gather_records(
+    source: U8,
+    at: Word,
+    sizes: U16,
+    keep: npt.NDArray[np.bool_],
+    start: int,
+    out: U8,
+    fill: Word,
+    rows: I64,
+    places: I64,
+) -> tuple[int, int, int, int, int]:
+    """Append whole records to out[fill:] until it is full, from source[at:] on.
+
+    Next packet and its place in `source`, fill, packets, bytes; `rows` and `places` get the
+    packets' numbers and their frames' places in `out`.
+    """
+    origin = np.int64(source.ctypes.data)
+    target = np.int64(out.ctypes.data)
+    packets = 0
+    octets: Word = 0
+    for i in range(start, len(sizes)):
+        size = np.int64(sizes[i])
+        if keep[i]:
+            if fill + 16 + size > len(out):
+                return i, at, fill, packets, octets
+            copy_bytes(target + fill, origin + at, 16 + size)
+            rows[packets] = i
+            places[packets] = fill + 16
+            fill += 16 + size
+            packets += 1
+            octets += size
+        at += 16 + size
+    return len(sizes), at, fill, packets, octets

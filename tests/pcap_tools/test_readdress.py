@@ -17,7 +17,8 @@ from scapy.packet import Raw
 from synth import MS, T0, Frame, Talk, merged, tshark, write_pcap
 
 from pcap_tools.clean import clean
-from pcap_tools.plain import other_frames
+from pcap_tools.packet import packet_rows
+from pcap_tools.plain import mark_plain, other_frames
 from pcap_tools.policy import DEFAULT_DROP, Policy
 from pcap_tools.readdress import FreshAddresses
 from pcap_tools.remap import remap
@@ -118,10 +119,11 @@ def test_in_one_as_in_two_on_real_captures(tmp_path: Path) -> None:
 def test_plain_frames_are_no_others() -> None:
     def others(frame: bytes) -> int:
         sizes: U32 = np.array([len(frame)], np.uint32)
-        data = np.frombuffer(frame, np.uint8)
-        first, owner, seen = np.zeros(1, np.int64), np.zeros(1, np.int32), np.zeros(1, np.uint8)
-        count = other_frames(data, first, sizes, 1, owner, seen, np.empty(1, np.int64))
-        assert seen[0] == 1 - count
+        data, first = np.frombuffer(frame, np.uint8), np.zeros(1, np.int64)
+        rows, owner, odd = packet_rows(1), np.zeros(1, np.int32), np.zeros(1, np.uint32)
+        mark_plain(data, first, sizes, 1, rows)
+        count = other_frames(rows, owner, odd, np.empty(1, np.int64))
+        assert odd[0] == count
         return count
 
     assert [others(frame) for _, frame in Talk().whole().frames] == [0] * 14
