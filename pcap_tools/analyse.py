@@ -45,7 +45,7 @@ from pcap_tools.edits import (
     intern,
 )
 from pcap_tools.headers import mac_number, number4, number6, read_packet
-from pcap_tools.kernels import I32, I64, as_int, kernel, load16, load_u8
+from pcap_tools.kernels import I32, I64, as_int, inner, kernel, load16, load_u8
 from pcap_tools.layers import (
     ARP,
     BRIDGED,
@@ -68,7 +68,7 @@ _ICMP, _ICMP6 = 1, 58
 _DEPTH = 6  # packets inside packets
 
 
-@kernel
+@inner
 def _cover(rows: I32, index: int, quotes: I32, part: np.uint64) -> None:
     """Free every checksum around a new edit of the words that the edit will write."""
     edit = as_int(rows[index, QUOTE])
@@ -80,7 +80,7 @@ def _cover(rows: I32, index: int, quotes: I32, part: np.uint64) -> None:
         rows[index, L4_BASE] = as_int(without(np.uint64(rows[index, L4_BASE]), part))
 
 
-@kernel
+@inner
 def _apart(
     frame: int,
     places: tuple[int, int],
@@ -121,7 +121,7 @@ def _apart(
     return used + 1
 
 
-@kernel
+@inner
 def _arp(
     frame: int,
     place: int,
@@ -148,7 +148,7 @@ def _arp(
     return _apart(frame, both, as_int(APART + 4), book, rows, index, quotes, used, flags)
 
 
-@kernel
+@inner
 def _frame_macs(
     frame: int, size: int, link: int, book: Book, rows: I32, index: int, quotes: I32, used: int
 ) -> int:
@@ -166,7 +166,7 @@ def _frame_macs(
     return _apart(frame, places, as_int(MAC), book, rows, index, quotes, used, outside)
 
 
-@kernel
+@inner
 def _plausible(frame: int, kind: int, offset: int, end: int) -> bool:
     """True when an IP header really seems to follow where a tunnel would have one."""
     if offset + 20 > end:
@@ -181,7 +181,7 @@ def _plausible(frame: int, kind: int, offset: int, end: int) -> bool:
     return kind == IP6 and version == 6 and offset + 40 <= end
 
 
-@kernel
+@inner
 def _discovery(
     frame: int,
     place: int,
@@ -227,7 +227,7 @@ def _discovery(
     return used, quoted, last
 
 
-@kernel
+@inner
 def _quotes(protocol: int, kind: int) -> bool:
     """True for the ICMP (RFC 792) and ICMPv6 (RFC 4443) messages that quote a packet at once."""
     if protocol == _ICMP:
@@ -235,7 +235,7 @@ def _quotes(protocol: int, kind: int) -> bool:
     return protocol == _ICMP6 and kind < 128
 
 
-@kernel
+@inner
 def _words(frame: int, edit: I32) -> np.uint64:
     """The sum of every word of a packet that its edit will rewrite."""
     part = sum_words(frame + edit[ADDRESS], 8 if edit[KIND] == 4 else 32)
@@ -246,7 +246,7 @@ def _words(frame: int, edit: I32) -> np.uint64:
     return np.uint64(part)
 
 
-@kernel
+@inner
 def _depends(frame: int, place: int, level: I32, rows: I32, index: int, quotes: I32) -> None:
     """Make a checksum without a pseudo-header one that follows the addresses behind it."""
     _cover(rows, index, quotes, load16(frame + place))
@@ -254,7 +254,7 @@ def _depends(frame: int, place: int, level: I32, rows: I32, index: int, quotes: 
     level[L4_BASE] = as_int(_ONES ^ load16(frame + place))
 
 
-@kernel
+@inner
 def _deeper(
     frame: int,
     protocol: int,
@@ -326,7 +326,7 @@ def _deeper(
     return used
 
 
-@kernel
+@inner
 def analyse_frame(
     frame: int,
     size: int,

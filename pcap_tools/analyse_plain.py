@@ -13,13 +13,13 @@ from pcap_tools.edits import (
     Book,
 )
 from pcap_tools.headers import read_packet
-from pcap_tools.kernels import I32, I64, as_int, kernel, load16, load32
+from pcap_tools.kernels import I32, I64, as_int, inner, kernel, load16, load32
 from pcap_tools.layers import ARP, ETHERNET, IP4, IP6, RARP, big16, link_layer, may_hold_more
 
 __all__ = ["analyse_plain", "note_broadcast"]
 
 
-@kernel
+@inner
 def note_broadcast(frame: int, link: int, row: I32, book: Book) -> None:
     """Mark the target of an IPv4 packet that was sent to the link's broadcast address."""
     if (
@@ -31,7 +31,7 @@ def note_broadcast(frame: int, link: int, row: I32, book: Book) -> None:
         book.broadcast[row[TARGET]] = 1
 
 
-@kernel
+@inner
 def _quoting(port: int) -> bool:
     return port == 53 or port == 21 or port == 5060 or port == 5353 or port == 5355
 

@@ -28,6 +28,7 @@ from pcap_tools.kernels import (
     U8,
     as_int,
     copy_bytes,
+    inner,
     kernel,
     load16,
     load32,
@@ -279,7 +280,7 @@ def _merge(
     return count
 
 
-@kernel
+@inner
 def _patch(frame: Word, port_at: int, sum_at: int, udp: bool, port: int) -> None:
     """Give the frame its client port, and carry the checksum along (RFC 1624, equation 3)."""
     if port_at == _NONE:
@@ -297,14 +298,14 @@ def _patch(frame: Word, port_at: int, sum_at: int, udp: bool, port: int) -> None
     store16(frame + sum_at, swap16(np.uint64(value)))
 
 
-@kernel
+@inner
 def _before(heap: I64, one: int, other: int) -> bool:
     if heap[one, 0] != heap[other, 0]:
         return bool(heap[one, 0] < heap[other, 0])
     return bool(heap[one, 1] < heap[other, 1])
 
 
-@kernel
+@inner
 def _swap(heap: I64, one: int, other: int) -> None:
     for column in range(2):
         kept = heap[one, column]
@@ -312,7 +313,7 @@ def _swap(heap: I64, one: int, other: int) -> None:
         heap[other, column] = kept
 
 
-@kernel
+@inner
 def _push(heap: I64, size: int, time: int, number: int) -> None:
     heap[size, 0] = time
     heap[size, 1] = number
@@ -322,7 +323,7 @@ def _push(heap: I64, size: int, time: int, number: int) -> None:
         at = (at - 1) // 2
 
 
-@kernel
+@inner
 def _sink(heap: I64, size: int) -> None:
     at = 0
     while True:

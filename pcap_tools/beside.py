@@ -23,7 +23,17 @@ _LONGEST = 60.0  # s to wait for the other process before compiling here
 
 # A part: a kernel that tells whether it is cached (module, name), and the modules it compiles.
 _TABLES = frozenset({"text"})
-_REWRITE = _TABLES | {"edits", "patch", "permute", "plain", "pools", "stand_ins", "write"}
+_REWRITE = _TABLES | {
+    "addresses",
+    "analyse_plain",
+    "edits",
+    "patch",
+    "permute",
+    "pools",
+    "space",
+    "stand_ins",
+    "write",
+}
 _PARTS = {"tables": ("text", "_format", _TABLES), "rewrite": ("plain", "swap_plain", _REWRITE)}
 
 

@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from pcap_tools.kernels import U64, kernel, load16, load64, load_u8, sum_blocks, swap16
+from pcap_tools.kernels import U64, inner, load16, load64, load_u8, sum_blocks, swap16
 
 __all__ = ["fold", "pseudo_sum", "sum_words", "sum_words_of", "without", "word_sums"]
 
@@ -22,7 +22,7 @@ _ONES = np.uint64(0xFFFF)
 _TAIL = np.uint64(0 if sys.byteorder == "little" else 8)  # an odd last byte is padded behind
 
 
-@kernel
+@inner
 def fold(total: np.uint64) -> np.uint64:
     """A sum of 16-bit words reduced to 16 bits by end-around carry.
 
@@ -36,7 +36,7 @@ def fold(total: np.uint64) -> np.uint64:
     return (total & _ONES) + (total >> sixteen)
 
 
-@kernel
+@inner
 def sum_words(address: int, size: int) -> np.uint64:
     """One's complement sum of `size` bytes at a memory address, folded to 16 bits."""
     low = np.uint64(0xFFFFFFFF)
@@ -54,7 +54,7 @@ def sum_words(address: int, size: int) -> np.uint64:
     return np.uint64(fold(total))
 
 
-@kernel
+@inner
 def sum_words_of(word: np.uint64) -> np.uint64:
     """One's complement sum of the four 16-bit words of one loaded word (not folded)."""
     return np.uint64(
@@ -71,7 +71,7 @@ def word_sums(loaded: U64) -> U64:
     return sum((loaded >> shift) & _ONES for shift in shifts)  # type: ignore[return-value]
 
 
-@kernel
+@inner
 def pseudo_sum(protocol: int, size: int) -> np.uint64:
     """What protocol and upper-layer length add to the pseudo-header's sum (RFC 9293, RFC 8200)."""
     length = np.uint64(size)
@@ -80,7 +80,7 @@ def pseudo_sum(protocol: int, size: int) -> np.uint64:
     )
 
 
-@kernel
+@inner
 def without(total: np.uint64, part: np.uint64) -> np.uint64:
     """`total` minus `part` in one's complement arithmetic, folded: total + ~part."""
     return np.uint64(fold(total + (_ONES ^ fold(part))))

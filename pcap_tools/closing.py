@@ -34,6 +34,7 @@ from pcap_tools.kernels import (
     U32,
     as_int,
     copy_bytes,
+    inner,
     kernel,
     load32,
     store16,
@@ -311,7 +312,7 @@ def _build(
     return used
 
 
-@kernel
+@inner
 def _frame(out: Word, own: Row, other: Row, bits: Word, seq: Word, ack: Word, count: Word) -> Word:
     """Build the frame that `own` sends, its `count`th here, at address `out`; its length."""
     l3, l4 = np.int64(own.l3), np.int64(own.l4)
@@ -352,7 +353,7 @@ def _frame(out: Word, own: Row, other: Row, bits: Word, seq: Word, ack: Word, co
     return l3 + length
 
 
-@kernel
+@inner
 def _timestamp(options: Word, size: Word) -> Word:
     """Address of TSval in TCP options of `size` bytes, or 0."""
     at = np.int64(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pcap_tools.kernels import U8, kernel
+from pcap_tools.kernels import U8, inner, kernel
 from pcap_tools.packet import Row
 from pcap_tools.walk import Word
 
@@ -63,7 +63,7 @@ def conn_states(flows: Row, codes: U8) -> None:
             codes[i] = _OTH
 
 
-@kernel
+@inner
 def _tcp_state(flow: Row) -> Word:
     client = flow.state[0]
     server = flow.state[1]

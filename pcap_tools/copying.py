@@ -90,7 +90,7 @@ class Copying:
                 link = self.capture.link
                 packets = Batch(data, places, caplen, caplen, nothing, link, first)  # noqa: B023
                 assert self.readdress is not None
-                self.readdress.apply(packets, owner[rows], direction[rows])  # noqa: B023
+                self.readdress.apply(packets, owner[rows], direction[rows], first + rows)  # noqa: B023
 
             keep = self.kept[owner - ORPHAN_FRAGMENT]
             writer.write_records(source, part, keep, edit if self.readdress else None)

@@ -10,17 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcap_tools.chance import draw, happens
-from pcap_tools.kernels import (
-    I32,
-    U8,
-    U64,
-    as_int,
-    kernel,
-    load16,
-    load_u8,
-    store16,
-    swap16,
-)
+from pcap_tools.kernels import I32, U8, U64, as_int, inner, kernel, load16, load_u8, store16, swap16
 from pcap_tools.packet import PacketRows, Row
 from pcap_tools.walk import U32, Word
 
@@ -140,7 +130,7 @@ def damage(
         what[i] = np.uint8(bits)
 
 
-@kernel
+@inner
 def checksum_at(frame: Word, end: Word, row: Row) -> Word:
     """Offset of a transport checksum that is in use and captured, else -1."""
     flags = as_int(row.flags)
@@ -163,7 +153,7 @@ def checksum_at(frame: Word, end: Word, row: Row) -> Word:
     return place
 
 
-@kernel
+@inner
 def _flip16(address: Word, random: Word, never_zero: bool) -> Word:
     """Flip one bit of a big-endian checksum: ±2^k is never 0 modulo 2^16 − 1, so right turns wrong.
 
@@ -178,7 +168,7 @@ def _flip16(address: Word, random: Word, never_zero: bool) -> Word:
     return np.int32(new)
 
 
-@kernel
+@inner
 def _flip_header(frame: Word, end: Word, row: Row, random: Word, note: Row) -> bool:
     place = as_int(row.l3) + 10
     if as_int(row.version) != 4 or as_int(row.l3) < 0 or place + 2 > end:
@@ -188,7 +178,7 @@ def _flip_header(frame: Word, end: Word, row: Row, random: Word, note: Row) -> b
     return True
 
 
-@kernel
+@inner
 def _flip_payload(frame: Word, end: Word, place: Word, row: Row, random: Word, note: Row) -> Word:
     """Choose one bit of TCP, UDP or ICMP payload to flip; returns its byte's offset, or -1.
 

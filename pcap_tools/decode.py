@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from pcap_tools.capture import Batch
-from pcap_tools.kernels import I64, U8, inlined, kernel, load64, swap64
+from pcap_tools.kernels import I64, U8, inlined, inner, kernel, load64, swap64
 from pcap_tools.linklayer import be16, be32, byte_at, link_layer
 from pcap_tools.packet import PacketRows, Row, packet_rows
 from pcap_tools.walk import U32, Word
@@ -85,7 +85,7 @@ def decode_rows(
         decode_frame(base + offset[i], np.int64(caplen[i]), np.int64(wirelen[i]), link, rows[i])
 
 
-@kernel
+@inner
 def decode_frame(frame: Word, caplen: Word, wirelen: Word, link: Word, row: Row) -> None:
     """Decode the frame of `caplen` bytes at address `frame` (`wirelen` on the wire) into `row`."""
     row.src_hi = row.src_lo = row.dst_hi = row.dst_lo = np.uint64(0)
@@ -122,7 +122,7 @@ def network(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> Non
         _ipv6(frame, at, caplen, wirelen, row)
 
 
-@kernel
+@inner
 def _ipv4(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
     short = np.uint16(_SNAPPED if caplen < wirelen else _MALFORMED)
     row.version = np.uint8(4)
@@ -154,7 +154,7 @@ def _ipv4(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
     _transport(frame, at + header, at + total, caplen, row)
 
 
-@kernel
+@inner
 def _ipv6(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
     short = np.uint16(_SNAPPED if caplen < wirelen else _MALFORMED)
     if at + 40 > caplen:
@@ -210,7 +210,7 @@ def _ipv6(frame: Word, at: Word, caplen: Word, wirelen: Word, row: Row) -> None:
     _transport(frame, here, end, caplen, row)
 
 
-@kernel
+@inner
 def _mark_snapped(end: Word, caplen: Word, row: Row) -> None:
     """Only missing bytes of the IP packet count: link-layer padding and trailers do not."""
     if end > caplen:
@@ -219,7 +219,7 @@ def _mark_snapped(end: Word, caplen: Word, row: Row) -> None:
         row.flags &= np.uint16(0xFFFF ^ _SNAPPED)
 
 
-@kernel
+@inner
 def _transport(frame: Word, at: Word, end: Word, caplen: Word, row: Row) -> None:
     """Read the transport header at `at`; the IP packet ends at `end`, which may not be captured."""
     row.l4 = np.int32(at)
@@ -271,7 +271,7 @@ def _transport(frame: Word, at: Word, end: Word, caplen: Word, row: Row) -> None
         row.flags |= np.uint16(_VERIFIABLE)
 
 
-@kernel
+@inner
 def _icmp(frame: Word, at: Word, end: Word, caplen: Word, row: Row) -> None:
     kind = byte_at(frame + at)
     row.sport = np.uint16(kind)

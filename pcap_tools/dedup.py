@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pcap_tools.capture import Batch
 from pcap_tools.decode import Decoder
 from pcap_tools.errors import PcapError
-from pcap_tools.kernels import I64, U8, U64, kernel, load64, load_u8
+from pcap_tools.kernels import I64, U8, U64, inner, kernel, load64, load_u8
 from pcap_tools.packet import PacketRows
 from pcap_tools.walk import U32, Word
 
@@ -101,13 +101,13 @@ class Duplicates:
         return found
 
 
-@kernel
+@inner
 def _mix(digest: np.uint64, word: np.uint64, factor: np.uint64) -> np.uint64:
     mixed = (digest ^ word) * factor
     return np.uint64((mixed << np.uint64(31)) | (mixed >> np.uint64(33)))
 
 
-@kernel
+@inner
 def _digest(address: Word, size: Word, seed: np.uint64) -> np.uint64:
     """64 bits of `size` bytes at an address; two chains, which the processor runs in parallel."""
     one = seed ^ (np.uint64(size) * _P3)
@@ -211,7 +211,7 @@ def _find(
             _sweep(ring, slots, state)
 
 
-@kernel
+@inner
 def _look_back(
     digest: np.uint64, now: Word, window_ns: int, ring: U64, times: I64, number: Word
 ) -> bool:
@@ -228,7 +228,7 @@ def _look_back(
     return False
 
 
-@kernel
+@inner
 def _sweep(ring: U64, slots: I64, state: I64) -> None:
     """Fill the table anew with the packets of the ring, the latest of equal ones."""
     depth = len(ring)

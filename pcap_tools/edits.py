@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcap_tools.kernels import I64, U8, U64, as_int, kernel
+from pcap_tools.kernels import I64, U8, U64, as_int, inner
 
 __all__ = ["COLUMNS", "COUNTS", "MAX_EDITS", "Book", "intern", "seek"]
 
@@ -78,7 +78,7 @@ class Book(NamedTuple):
     broadcast: U8
 
 
-@kernel
+@inner
 def _place(book: Book, version: np.uint64, high: np.uint64, low: np.uint64) -> int:
     """Where in `slots` an address is, or would be."""
     mixed = (high ^ (low * np.uint64(0x9E3779B97F4A7C15))) + version
@@ -96,7 +96,7 @@ def _place(book: Book, version: np.uint64, high: np.uint64, low: np.uint64) -> i
         place = (place + 1) & mask
 
 
-@kernel
+@inner
 def intern(book: Book, version: np.uint64, high: np.uint64, low: np.uint64) -> int:
     """Number of an address, entered if new. The caller keeps room in the book."""
     place = _place(book, version, high, low)
@@ -111,7 +111,7 @@ def intern(book: Book, version: np.uint64, high: np.uint64, low: np.uint64) -> i
     return slot
 
 
-@kernel
+@inner
 def seek(book: Book, version: np.uint64, high: np.uint64, low: np.uint64) -> int:
     """Number of an address, −1 for one that is not in the book."""
     return as_int(book.slots[_place(book, version, high, low)])

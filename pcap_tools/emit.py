@@ -17,7 +17,18 @@ from typing import NamedTuple
 import numpy as np
 
 from pcap_tools.edits import KIND, QUOTE, SOURCE, TARGET
-from pcap_tools.kernels import I32, I64, U8, U64, as_int, copy_bytes, inlined, kernel, store32
+from pcap_tools.kernels import (
+    I32,
+    I64,
+    U8,
+    U64,
+    as_int,
+    copy_bytes,
+    inlined,
+    inner,
+    kernel,
+    store32,
+)
 from pcap_tools.patch import Edits, patch
 from pcap_tools.ports import Mover, move_port, mover_of
 from pcap_tools.stand_ins import Scheme, fill_line, new_tables, refresh
@@ -72,14 +83,14 @@ def _stamp(target: int, due: int, tick: int) -> None:
     store32(target + 4, rest // np.uint64(1000) if tick == 1000 else rest)
 
 
-@kernel
+@inner
 def _refresh_ends(run: _Run, rows: I32, index: int, iteration: int, line: int) -> None:
     for column in range(SOURCE, TARGET + 1):
         kind, slot = as_int(rows[index, KIND]) & 7, as_int(rows[index, column])
         refresh(run.scheme, kind, slot, iteration, run.v4, run.v6, line)
 
 
-@kernel
+@inner
 def _refresh_row(
     records: _Records, run: _Run, edits: Edits | None, index: int, iteration: int, line: int
 ) -> None:
@@ -152,7 +163,7 @@ def _fill_cycles(
     return used
 
 
-@kernel
+@inner
 def _sift_down(heap: I64, size: int) -> None:
     """Restore the heap of (due, number, position) rows after its top row grew."""
     due, number, position = heap[0, 0], heap[0, 1], heap[0, 2]

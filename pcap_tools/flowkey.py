@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcap_tools.kernels import kernel
+from pcap_tools.kernels import inner
 from pcap_tools.packet import Row
 from pcap_tools.walk import Word
 
@@ -25,7 +25,7 @@ _SYN = 2
 _ACK = 16
 
 
-@kernel
+@inner
 def _mix(word: Word) -> Word:
     """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
     word = np.uint64(word)
@@ -34,12 +34,12 @@ def _mix(word: Word) -> Word:
     return word ^ (word >> np.uint64(31))
 
 
-@kernel
+@inner
 def _end_hash(hi: Word, lo: Word, port: Word) -> Word:
     return _mix(np.uint64(hi) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(lo) + _mix(port))
 
 
-@kernel
+@inner
 def flow_hash(flow: Row) -> Word:
     # Both ends enter alike, so that both directions meet; the sum keeps a-to-a flows apart.
     ends = _end_hash(flow.hi[0], flow.lo[0], flow.port[0]) + _end_hash(
@@ -48,13 +48,13 @@ def flow_hash(flow: Row) -> Word:
     return _mix(ends + (np.uint64(flow.vlan) << np.uint64(8)) + np.uint64(flow.proto))
 
 
-@kernel
+@inner
 def row_hash(row: Row, sport: Word, dport: Word) -> Word:
     ends = _end_hash(row.src_hi, row.src_lo, sport) + _end_hash(row.dst_hi, row.dst_lo, dport)
     return _mix(ends + (np.uint64(row.vlan) << np.uint64(8)) + np.uint64(row.proto))
 
 
-@kernel
+@inner
 def direction_of(flow: Row, row: Row, sport: Word, dport: Word) -> Word:
     """0 client to server, 1 server to client, -1 another pair of endpoints."""
     if flow.proto != row.proto or flow.version != row.version or flow.vlan != row.vlan:
@@ -80,12 +80,12 @@ def direction_of(flow: Row, row: Row, sport: Word, dport: Word) -> Word:
     return -1
 
 
-@kernel
+@inner
 def slot_of(value: Word, number: Word) -> Word:
     return (np.uint64(value) & np.uint64(0xFFFFFFFF00000000)) | np.uint64(number + 1)
 
 
-@kernel
+@inner
 def key_ports(row: Row) -> Word:
     """The two "ports" of the flow key.
 
@@ -105,7 +105,7 @@ def key_ports(row: Row) -> Word:
     return np.int64(row.sport), np.int64(row.dport)
 
 
-@kernel
+@inner
 def sender_is_server(row: Row) -> Word:
     """Who opened a flow whose first captured packet is `row`: the other end?
 
@@ -126,7 +126,7 @@ def sender_is_server(row: Row) -> Word:
     return sport < 1024 and dport >= 1024
 
 
-@kernel
+@inner
 def same_key(flow: Row, other: Row) -> bool:
     if flow.proto != other.proto or flow.version != other.version or flow.vlan != other.vlan:
         return False

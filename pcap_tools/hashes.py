@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.kernels import U32, U64, kernel
+from pcap_tools.kernels import U32, U64, inner, kernel
 
 __all__ = [
     "MICROSOFT_KEY",
@@ -215,7 +215,7 @@ def _less(one: U32, other: U32) -> npt.NDArray[np.bool_]:
     return result
 
 
-@kernel
+@inner
 def _rotate32(value: np.uint32, bits: int) -> np.uint32:
     return np.uint32((value << np.uint32(bits)) | (value >> np.uint32(32 - bits)))
 
@@ -261,12 +261,12 @@ def hashword(words: U32, seed: int, hashes: U32) -> None:
         hashes[row] = c
 
 
-@kernel
+@inner
 def _rotate(value: np.uint64, bits: int) -> np.uint64:
     return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
 
 
-@kernel
+@inner
 def _sip_round(
     v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:

@@ -29,7 +29,7 @@ from pcap_tools.kernels import (
     I32,
     I64,
     as_int,
-    kernel,
+    inner,
     load16,
     load32,
     load64,
@@ -47,25 +47,25 @@ _ONES = np.uint64(0xFFFF)
 _TCP, _UDP, _ICMP, _ICMP6, _DCCP, _UDPLITE = 6, 17, 1, 58, 33, 136
 
 
-@kernel
+@inner
 def number4(book: Book, address: int) -> int:
     """Number of the IPv4 address at a memory address."""
     return intern(book, np.uint64(4), np.uint64(0), swap32(load32(address)))
 
 
-@kernel
+@inner
 def number6(book: Book, address: int) -> int:
     """Number of the IPv6 address at a memory address."""
     return intern(book, np.uint64(6), swap64(load64(address)), swap64(load64(address + 8)))
 
 
-@kernel
+@inner
 def mac_number(address: int) -> np.uint64:
     """The MAC address at a memory address as a 48-bit number."""
     return np.uint64((swap16(load16(address)) << np.uint64(32)) | swap32(load32(address + 2)))
 
 
-@kernel
+@inner
 def _checksum_place(protocol: int) -> int:
     """Offset of the checksum in a transport header, −1 for protocols without one to carry."""
     if protocol == _TCP:
@@ -77,7 +77,7 @@ def _checksum_place(protocol: int) -> int:
     return -1
 
 
-@kernel
+@inner
 def read_packet(
     frame: int, offset: int, end: int, outer: int, book: Book, row: I32, counts: I64
 ) -> tuple[int, int, int]:
@@ -143,7 +143,7 @@ def read_packet(
     return protocol, place, end
 
 
-@kernel
+@inner
 def _transport(
     frame: int,
     protocol: int,

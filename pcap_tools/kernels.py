@@ -40,6 +40,7 @@ __all__ = [
     "as_int",
     "copy_bytes",
     "inlined",
+    "inner",
     "is_cached",
     "kernel",
     "load16",
@@ -81,6 +82,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def kernel(function: _F) -> _F:
     """Compile to machine code, cached on disk, without the interpreter lock."""
     return _compiled(function)
+
+
+def inner(function: _F) -> _F:
+    """A kernel that only kernels call: what Python would need to call it is not compiled, which is
+    a quarter of the time."""
+    return _compiled(function, no_cpython_wrapper=True)
 
 
 def inlined(function: _F) -> _F:
@@ -137,14 +144,16 @@ def is_cached(function: Callable[..., Any]) -> bool:
 
 
 def _compiled(function: _F, **options: Any) -> _F:
-    compiled = numba.njit(nogil=True, **options)(function)
+    # numba's stubs do not name all of its options.
+    jit = cast(Any, numba.njit)
+    compiled = jit(nogil=True, no_cfunc_wrapper=True, **options)(function)
     # Without a place for it (a user without a home, a read-only installation) there is no cache.
     with contextlib.suppress(RuntimeError):
         compiled._cache = _Cache(function)
     return cast(_F, compiled)
 
 
-@kernel
+@inner
 def as_int(value: Any) -> int:
     """A number as int64: mixing uint64 with int64 would make it a float."""
     return np.int64(value)  # type: ignore[return-value]

@@ -12,7 +12,7 @@ All places are offsets from the frame's first byte; kinds are EtherTypes.
 
 from __future__ import annotations
 
-from pcap_tools.kernels import as_int, kernel, load16, load_u8, swap16
+from pcap_tools.kernels import as_int, inner, load16, load_u8, swap16
 
 __all__ = [
     "ARP",
@@ -43,13 +43,13 @@ _ICMP, _IP_IN_IP, _UDP, _SIX_IN_IP, _GRE, _ICMP6 = 1, 4, 17, 41, 47, 58
 _VXLAN, _VXLAN_LINUX, _GENEVE, _GTP_U, _TEREDO = 4789, 8472, 6081, 2152, 3544
 
 
-@kernel
+@inner
 def big16(address: int) -> int:
     """The 16-bit number in network order at a memory address."""
     return as_int(swap16(load16(address)))
 
 
-@kernel
+@inner
 def _by_version(frame: int, size: int, offset: int) -> int:
     if offset >= size:
         return 0
@@ -57,7 +57,7 @@ def _by_version(frame: int, size: int, offset: int) -> int:
     return IP4 if version == 4 else (IP6 if version == 6 else 0)
 
 
-@kernel
+@inner
 def past_tags(frame: int, size: int, kind: int, offset: int) -> tuple[int, int]:
     """EtherType and offset behind VLAN tags, MPLS labels and a PPPoE session header."""
     for _ in range(16):
@@ -84,7 +84,7 @@ def past_tags(frame: int, size: int, kind: int, offset: int) -> tuple[int, int]:
     return 0, offset
 
 
-@kernel
+@inner
 def link_layer(frame: int, size: int, link: int) -> tuple[int, int]:
     """EtherType (0: none that matters) and offset of what the link layer carries."""
     if link == ETHERNET:
@@ -104,7 +104,7 @@ def link_layer(frame: int, size: int, link: int) -> tuple[int, int]:
     return _by_version(frame, size, as_int(0)), 0
 
 
-@kernel
+@inner
 def upper6(frame: int, offset: int, end: int) -> tuple[int, int, int, int, int]:
     """Walk the extension headers of the IPv6 packet at `offset` (RFC 8200).
 
@@ -140,7 +140,7 @@ def upper6(frame: int, offset: int, end: int) -> tuple[int, int, int, int, int]:
     return protocol, place, fragment, routed, train
 
 
-@kernel
+@inner
 def inside(frame: int, protocol: int, place: int, end: int) -> tuple[int, int, int]:
     """What a transport header at `place` carries, when it is a tunnel's.
 
@@ -180,7 +180,7 @@ def inside(frame: int, protocol: int, place: int, end: int) -> tuple[int, int, i
     return 0, 0, 0
 
 
-@kernel
+@inner
 def may_hold_more(frame: int, protocol: int, place: int, end: int) -> bool:
     """True when a packet may have addresses behind its IP header: ICMP, or a tunnel's ports."""
     if protocol in (_ICMP, _ICMP6, _GRE):
@@ -195,7 +195,7 @@ def may_hold_more(frame: int, protocol: int, place: int, end: int) -> bool:
     return target in (_VXLAN, _VXLAN_LINUX, _GENEVE)
 
 
-@kernel
+@inner
 def _gre(frame: int, place: int, end: int) -> tuple[int, int, int]:
     if place + 4 > end:
         return 0, 0, 0
@@ -221,7 +221,7 @@ def _gre(frame: int, place: int, end: int) -> tuple[int, int, int]:
     return kind, offset, checksum
 
 
-@kernel
+@inner
 def _gtp(frame: int, body: int, end: int) -> int:
     """Offset of the user packet in GTP-U, 0 for other messages."""
     flags = as_int(load_u8(frame + body))

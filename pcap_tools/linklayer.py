@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcap_tools.kernels import kernel, load16, load32, load_u8, swap16, swap32
+from pcap_tools.kernels import inner, load16, load32, load_u8, swap16, swap32
 from pcap_tools.packet import Row
 from pcap_tools.walk import Word
 
@@ -20,22 +20,22 @@ _SNAPPED = 16
 _MALFORMED = 32
 
 
-@kernel
+@inner
 def be16(address: Word) -> Word:
     return np.int64(swap16(load16(address)))
 
 
-@kernel
+@inner
 def be32(address: Word) -> Word:
     return np.int64(swap32(load32(address)))
 
 
-@kernel
+@inner
 def byte_at(address: Word) -> Word:
     return np.int64(load_u8(address))
 
 
-@kernel
+@inner
 def link_layer(frame: Word, caplen: Word, link: Word, row: Row) -> Word:
     """Offset of the IP header, or -1 for other than IP; sets ethertype, vlan, MALFORMED."""
     short = np.uint16(0 if row.flags & np.uint16(_SNAPPED) else _MALFORMED)
@@ -63,7 +63,7 @@ def link_layer(frame: Word, caplen: Word, link: Word, row: Row) -> Word:
     return payload_of(frame, at, kind, caplen, row)
 
 
-@kernel
+@inner
 def payload_of(frame: Word, at: Word, kind: Word, caplen: Word, row: Row) -> Word:
     """Offset of the IP header behind EtherType `kind`, whose payload is at `at`; -1 without one.
 
@@ -111,7 +111,7 @@ def payload_of(frame: Word, at: Word, kind: Word, caplen: Word, row: Row) -> Wor
             return -1
 
 
-@kernel
+@inner
 def _behind_labels(frame: Word, at: Word, caplen: Word) -> Word:
     """(offset, EtherType) of what MPLS labels carry: EtherType 0 is IP, 1 something unknown.
 

@@ -18,6 +18,7 @@ from pcap_tools.kernels import (
     I64,
     U8,
     as_int,
+    inner,
     kernel,
     load32,
     load64,
@@ -46,13 +47,16 @@ class Mentions:
         self._mapped[: len(book)] = plan.maps(*book.columns())
         self._found = np.zeros((len(MENTIONS), 2), np.int64)
 
-    def look(self, batch: Batch, rows: I32) -> None:
-        """Account a batch with its rows, before anything in it is changed."""
+    def look(self, batch: Batch, rows: I32, numbers: I64 | None = None) -> None:
+        """Account a batch with its rows, before anything in it is changed.
+
+        `numbers` are the packets' in the capture, from 0, when they do not follow each other.
+        """
+        if numbers is None:
+            numbers = np.arange(batch.first, batch.first + len(batch))
         sizes = batch.caplen.astype(np.int64)
         data = batch.data.ctypes.data
-        _look(
-            data, batch.offset, sizes, rows, batch.first, self._book.book, self._mapped, self._found
-        )
+        _look(data, batch.offset, sizes, rows, numbers, self._book.book, self._mapped, self._found)
 
     def report(self) -> dict[str, dict[str, int]]:
         """By protocol: how many packets, and the number of the first, counted from 1."""
@@ -69,7 +73,7 @@ def _look(
     offsets: I64,
     sizes: I64,
     rows: I32,
-    number: int,
+    numbers: I64,
     book: Book,
     mapped: U8,
     found: I64,
@@ -100,30 +104,30 @@ def _look(
             hit = _text(frame, body, size, kind == _FTP, book, mapped)
         if hit:
             if found[kind, 0] == 0:
-                found[kind, 1] = number + index + 1
+                found[kind, 1] = numbers[index] + 1
             found[kind, 0] += 1
 
 
-@kernel
+@inner
 def _protocol(port: int) -> int:
     if port == 53 or port == 5353 or port == 5355:
         return _DNS
     return _FTP if port == 21 else (_SIP if port == 5060 else -1)
 
 
-@kernel
+@inner
 def _is_mapped4(value: np.uint64, book: Book, mapped: U8) -> bool:
     number = seek(book, np.uint64(4), np.uint64(0), value)
     return number >= 0 and mapped[number] != 0
 
 
-@kernel
+@inner
 def _is_mapped6(high: np.uint64, low: np.uint64, book: Book, mapped: U8) -> bool:
     number = seek(book, np.uint64(6), high, low)
     return number >= 0 and mapped[number] != 0
 
 
-@kernel
+@inner
 def _digit(byte: int, base: int) -> int:
     """Value of a digit, −1 for another character."""
     if byte >= 48 and byte <= 57:
@@ -133,7 +137,7 @@ def _digit(byte: int, base: int) -> int:
     return -1
 
 
-@kernel
+@inner
 def _dns(frame: int, begin: int, end: int, book: Book, mapped: U8) -> bool:
     """True when a DNS message's records hold a mapped address, or a PTR name spells one."""
     if begin + 12 > end:
@@ -175,7 +179,7 @@ def _dns(frame: int, begin: int, end: int, book: Book, mapped: U8) -> bool:
     return False
 
 
-@kernel
+@inner
 def _pointer(frame: int, place: int, end: int, book: Book, mapped: U8) -> bool:
     """True when a name such as 4.3.2.1.in-addr.arpa or …ip6.arpa spells a mapped address."""
     value4, high, low = np.uint64(0), np.uint64(0), np.uint64(0)
@@ -209,7 +213,7 @@ def _pointer(frame: int, place: int, end: int, book: Book, mapped: U8) -> bool:
     return False
 
 
-@kernel
+@inner
 def _text(frame: int, begin: int, end: int, commas: bool, book: Book, mapped: U8) -> bool:
     """True when a text holds a mapped address: dotted (with `commas` also 1,2,3,4) or IPv6."""
     before = 32
@@ -231,7 +235,7 @@ def _text(frame: int, begin: int, end: int, commas: bool, book: Book, mapped: U8
     return False
 
 
-@kernel
+@inner
 def _quad(frame: int, place: int, end: int, separator: int) -> tuple[bool, np.uint64]:
     """The IPv4 address whose text begins here, its numbers separated by `separator`."""
     value = np.uint64(0)
@@ -254,7 +258,7 @@ def _quad(frame: int, place: int, end: int, separator: int) -> tuple[bool, np.ui
     return True, value
 
 
-@kernel
+@inner
 def _colons(frame: int, place: int, end: int) -> tuple[bool, np.uint64, np.uint64]:
     """The IPv6 address whose text (RFC 4291, 2.2, forms 1 and 2) begins here."""
     before_high, before_low = np.uint64(0), np.uint64(0)  # groups before "::", right-aligned

@@ -29,7 +29,7 @@ from pcap_tools.edits import (
     WITH_SOURCE,
     WITH_TARGET,
 )
-from pcap_tools.kernels import I32, I64, U64, as_int, kernel, store16, store32, store64
+from pcap_tools.kernels import I32, I64, U64, as_int, inner, kernel, store16, store32, store64
 
 __all__ = ["Edits", "patch", "patch_all"]
 
@@ -43,21 +43,21 @@ class Edits(NamedTuple):
     macs: U64
 
 
-@kernel
+@inner
 def _store6(place: int, v6: U64, line: int, slot: int) -> np.uint64:
     store64(place, v6[line, slot, 0])
     store64(place + 8, v6[line, slot, 1])
     return np.uint64(v6[line, slot, 2])
 
 
-@kernel
+@inner
 def _store_mac(place: int, macs: U64, slot: int) -> np.uint64:
     store32(place, macs[slot])
     store16(place + 4, macs[slot] >> np.uint64(32))
     return np.uint64(macs[slot] >> np.uint64(48))
 
 
-@kernel
+@inner
 def _patch_apart(
     frame: int, rows: I32, index: int, v4: U64, v6: U64, macs: U64, line: int
 ) -> np.uint64:
@@ -79,7 +79,7 @@ def _patch_apart(
     return np.uint64(written)
 
 
-@kernel
+@inner
 def _patch_one(
     frame: int,
     rows: I32,
@@ -128,7 +128,7 @@ def _patch_one(
     return np.uint64(written)
 
 
-@kernel
+@inner
 def _patch_chain(
     frame: int, rows: I32, index: int, edits: Edits, v4: U64, v6: U64, line: int
 ) -> None:
@@ -149,7 +149,7 @@ def _patch_chain(
         _patch_one(frame, rows, index, v4, v6, line, extra)
 
 
-@kernel
+@inner
 def patch(
     frame: int, rows: I32, index: int, edits: Edits | None, v4: U64, v6: U64, line: int
 ) -> None:

@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from pcap_tools.kernels import U64, kernel
+from pcap_tools.kernels import U64, inner, kernel
 
 __all__ = ["MAX_SIZE", "NAME", "ROUNDS", "Permutation", "forward", "inverse"]
 
@@ -27,7 +27,7 @@ MAX_SIZE = 1 << 62
 _SIZE, _LEFT, _RIGHT, _KEYS = 0, 1, 2, 3
 
 
-@kernel
+@inner
 def _mix(half: np.uint64, key: np.uint64) -> np.uint64:
     value = half + key
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -35,7 +35,7 @@ def _mix(half: np.uint64, key: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
-@kernel
+@inner
 def forward(parameters: U64, value: np.uint64) -> np.uint64:
     """Image of `value` (uint64, below size) under the permutation of one parameter row."""
     one = np.uint64(1)
@@ -52,7 +52,7 @@ def forward(parameters: U64, value: np.uint64) -> np.uint64:
             return value
 
 
-@kernel
+@inner
 def inverse(parameters: U64, value: np.uint64) -> np.uint64:
     """The value whose image is `value` (uint64, below size)."""
     one = np.uint64(1)

@@ -16,6 +16,7 @@ from pcap_tools.kernels import (
     I64,
     U8,
     U64,
+    inner,
     kernel,
     load16,
     load32,
@@ -41,12 +42,12 @@ _TCP, _UDP = 6, 17
 _ONES = np.uint64(0xFFFF)
 
 
-@kernel
+@inner
 def _be16(address: Word) -> Word:
     return np.int64(swap16(load16(address)))
 
 
-@kernel
+@inner
 def _special(port: Word) -> Word:
     """Ports whose payload may hold addresses: DNS, FTP, SIP, and UDP tunnels."""
     return (
@@ -63,7 +64,7 @@ def _special(port: Word) -> Word:
     )
 
 
-@kernel
+@inner
 def _plain(frame: Word, size: Word, link: Word) -> Word:
     """Offset of the IP header of a plain packet, negative for all others."""
     if link != _ETHERNET or size < 34:

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from pcap_tools.errors import PlanError
-from pcap_tools.kernels import U64, kernel
+from pcap_tools.kernels import U64, inner, kernel
 
 __all__ = [
     "DEFAULT_HOME",
@@ -209,7 +209,7 @@ def _rows6(networks: Sequence[Network]) -> list[list[int]]:
     return rows
 
 
-@kernel
+@inner
 def _block(table: U64, index: np.uint64) -> int:
     low = 0
     high = table.shape[0] - 1
@@ -222,7 +222,7 @@ def _block(table: U64, index: np.uint64) -> int:
     return low
 
 
-@kernel
+@inner
 def pool_address(version: int, table: U64, index: np.uint64) -> tuple[np.uint64, np.uint64]:
     """Address (high, low) of one index below the pool's size."""
     block = _block(table, index)
@@ -237,7 +237,7 @@ def pool_address(version: int, table: U64, index: np.uint64) -> tuple[np.uint64,
     return _spread(table[block, 1], table[block, 2], table[block, 3], table[block, 4], rest)
 
 
-@kernel
+@inner
 def _spread(
     high: np.uint64, low: np.uint64, prefix: np.uint64, bits: np.uint64, rest: np.uint64
 ) -> tuple[np.uint64, np.uint64]:
@@ -257,7 +257,7 @@ def _spread(
     return high, low | (upper << place)
 
 
-@kernel
+@inner
 def pool_index(version: int, table: U64, high: np.uint64, low: np.uint64) -> np.uint64:
     """Index of one address, or 2^64 − 1 when it is not in the pool."""
     one = np.uint64(1)

@@ -25,7 +25,19 @@ from pcap_tools.edits import (
     intern,
     seek,
 )
-from pcap_tools.kernels import I32, I64, U8, U64, as_int, kernel, load16, load_u8, store16, swap16
+from pcap_tools.kernels import (
+    I32,
+    I64,
+    U8,
+    U64,
+    as_int,
+    inner,
+    kernel,
+    load16,
+    load_u8,
+    store16,
+    swap16,
+)
 from pcap_tools.layers import big16, upper6
 from pcap_tools.permute import forward
 from pcap_tools.plan import AddressPlan
@@ -64,7 +76,7 @@ class Mover(NamedTuple):
     free: U64
 
 
-@kernel
+@inner
 def transport(frame: int, size: int, rows: I32, index: int) -> tuple[int, int]:
     """(protocol, offset of the transport header) of a row's packet; protocol −1 without one."""
     if rows[index, KIND] == 4:
@@ -79,7 +91,7 @@ def transport(frame: int, size: int, rows: I32, index: int) -> tuple[int, int]:
     return -1, 0
 
 
-@kernel
+@inner
 def _ends(frame: int, size: int, protocol: int, place: int, turned: int) -> tuple[int, int, int]:
     """(1 when the source is the client, else 0; offset of the client's port; of the server's, 0 for
     none). The offset is 0 when the protocol has no port to move."""
@@ -141,7 +153,7 @@ def learn_ports(
         flows[flow, 2] = 1
 
 
-@kernel
+@inner
 def _socket(
     frame: int, size: int, protocol: int, place: int, turned: int, rows: I32, index: int, book: Book
 ) -> tuple[int, int]:
@@ -202,7 +214,7 @@ def find_moves(
             moves[index, UDP_RULE] = rule
 
 
-@kernel
+@inner
 def move_port(frame: int, moves: I32, index: int, mover: Mover, iteration: int) -> None:
     """Give the frame at a memory address the client port of an iteration (RFC 1624 updates)."""
     if moves[index, PLACE] == 0:

@@ -124,8 +124,11 @@ class Readdress:
         self._prepare(table)
         return self.plan
 
-    def apply(self, batch: Batch, owner: I32, direction: U8) -> None:
-        """Give the kept frames of a batch their stand-ins, in place."""
+    def apply(self, batch: Batch, owner: I32, direction: U8, numbers: I64 | None = None) -> None:
+        """Give the kept frames of a batch their stand-ins, in place.
+
+        `numbers` are the packets' in the capture, from 0, when they do not follow each other.
+        """
         self._room(batch)
         counts = np.zeros(3, np.int64)
         found = swap_plain(
@@ -154,10 +157,19 @@ class Readdress:
         before = int(self.counts[QUOTING])
         rows, edits = analyse_batch(part, self._book, self.counts)
         if self.mentions is not None and self.counts[QUOTING] > before:
-            self.mentions.look(part, rows)
+            others = self._found[:found]
+            self.mentions.look(
+                part, rows, others + batch.first if numbers is None else numbers[others]
+            )
         tables = self._tables
         chained = Edits(edits, tables.macs) if len(edits) else None
         patch_all(part.data.ctypes.data, part.offset, rows, chained, tables.v4, tables.v6)
+
+    @property
+    def addresses(self) -> int:
+        """How many addresses the plan has, those included that stay."""
+        plan = self.plan
+        return sum(map(len, plan.ranked.values())) + sum(map(len, plan.stay))
 
     def _others(self, batch: Batch, marked: PacketRows, owner: I32) -> I64:
         self._room(batch)

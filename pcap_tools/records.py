@@ -10,6 +10,7 @@ from pcap_tools.kernels import (
     I64,
     U8,
     copy_bytes,
+    inner,
     kernel,
     load16,
     load32,
@@ -138,7 +139,7 @@ def put_blocks(
     return len(offset), fill, packets, total, with_options
 
 
-@kernel
+@inner
 def _put_options(source: Word, size: Word, swapped: bool, target: Word) -> Word:
     """Copy a packet's options into the machine's byte order: bytes written, with their end."""
     at: Word = 0

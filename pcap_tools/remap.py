@@ -16,26 +16,39 @@ from typing import Any
 import numpy as np
 
 from pcap_tools.addresses import text_of
+from pcap_tools.beside import compile_beside
 from pcap_tools.capture import Batch, Capture, open_capture
+from pcap_tools.copying import Copying
 from pcap_tools.edits import COUNTS, MAC, QUOTING
 from pcap_tools.errors import OutputError, PlanError
-from pcap_tools.flows import FlowTable, flow_table
+from pcap_tools.flows import IDLE_S, ORPHAN_FRAGMENT, FlowTable, flow_table
+from pcap_tools.forecast import read_table
 from pcap_tools.hosts import PortBook, Reuse
 from pcap_tools.kernels import I64
 from pcap_tools.macs import FixedMacs, mac_words, unicast_macs, write_fixed
 from pcap_tools.mentions import Mentions
+from pcap_tools.output import open_output
 from pcap_tools.patch import Edits, patch_all
 from pcap_tools.plan import AddressPlan
 from pcap_tools.pools import DEFAULT_HOME
 from pcap_tools.population import Population
 from pcap_tools.ports import move_all, mover_of
+from pcap_tools.readdress import FreshAddresses, Readdress
 from pcap_tools.scan import analyse_batch
 from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook, lookup
 from pcap_tools.tables import Tables, new_macs, tables_of
-from pcap_tools.write import PcapWriter, refuse_inputs
+from pcap_tools.write import refuse_inputs
 
-__all__ = ["RemapOptions", "RemapReport", "remap", "restore", "rewrite", "write_mapping"]
+__all__ = [
+    "RemapOptions",
+    "RemapReport",
+    "by_frames",
+    "remap",
+    "restore",
+    "rewrite",
+    "write_mapping",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +113,46 @@ def rewrite(
 ) -> tuple[RemapReport, AddressPlan]:
     """`remap` with every option."""
     refuse_inputs(output, [*paths, *options.also])
+    plan = options.plan
+    simple = options.hosts is None and options.macs == "keep" and not options.also
+    if simple and (plan is None or (plan.macs is None and plan.hosts is None)):
+        return _by_flows(paths, output, options)
+    return by_frames(paths, output, options)
+
+
+def _by_flows(
+    paths: Sequence[Path | str], output: Path, options: RemapOptions
+) -> tuple[RemapReport, AddressPlan]:
+    """The fast way where addresses are all that changes: flows name them; see `readdress`."""
+    fresh = FreshAddresses(
+        options.key, options.space, options.iteration, options.prefix, options.plan
+    )
+    readdress = Readdress(fresh)
+    compile_beside("rewrite")
+    with open_capture(list(paths)) as capture:
+        table = read_table(capture, IDLE_S, None, readdress)
+        kept = np.ones(len(table) - ORPHAN_FRAGMENT, np.bool_)
+        plan = readdress.settle(table, kept)
+        writer = Copying(capture, table, kept, readdress).to(output)
+        ignored = capture.ignored_bytes
+    plan.save(output.with_name(f"{output.name}.plan.json"))
+    report = RemapReport(
+        output=str(output),
+        iteration=options.iteration,
+        packets=writer.packets,
+        bytes=writer.bytes,
+        addresses=readdress.addresses,
+        ignored_bytes=ignored,
+        counts=dict(zip(COUNTS, readdress.counts.tolist(), strict=True)),
+        mentions=readdress.mentions.report() if readdress.mentions else {},
+    )
+    return report, plan
+
+
+def by_frames(
+    paths: Sequence[Path | str], output: Path, options: RemapOptions
+) -> tuple[RemapReport, AddressPlan]:
+    """The general way: every frame's addresses are looked up, twice."""
     numbered = options.macs == "map" or bool(options.plan and options.plan.macs is not None)
     with open_capture(list(paths)) as capture:
         fixed = isinstance(options.macs, FixedMacs)
@@ -198,12 +251,7 @@ class _Job:
 
     def write(self, capture: Capture, output: Path) -> tuple[int, int]:
         """Patch and write every batch; returns packets and bytes of frames."""
-        with PcapWriter(
-            output,
-            capture.link,
-            nanoseconds=capture.nanoseconds,
-            snaplen=capture.snaplen or 262144,
-        ) as writer:
+        with open_output(output, capture) as writer:
             for batch in capture.batches():
                 self._patch(batch)
                 writer.write(batch)

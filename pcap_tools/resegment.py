@@ -25,6 +25,7 @@ from pcap_tools.kernels import (
     I64,
     U8,
     copy_bytes,
+    inner,
     kernel,
     load16,
     load32,
@@ -114,7 +115,7 @@ class Resegmenter:
             )
 
 
-@kernel
+@inner
 def _header(frame: Word, caplen: Word, row: Row, mtu: int) -> Word:
     """Bytes before the payload of a segment that is to be cut; 0 when it stays whole."""
     if row.flags & _IP_AND_PORTS != _IP_AND_PORTS or row.flags & _UNFIT or row.proto != _TCP:
@@ -197,7 +198,7 @@ def _cut(
     return count
 
 
-@kernel
+@inner
 def _finish(
     frame: Word, row: Row, header: Word, piece: Word, before: Word, number: Word, last: bool
 ) -> None:

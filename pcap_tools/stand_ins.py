@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pcap_tools.checksum import fold, sum_words_of
 from pcap_tools.edits import KIND, SOURCE, TARGET, Book, intern
-from pcap_tools.kernels import I32, I64, U8, U64, as_int, kernel, swap32, swap64
+from pcap_tools.kernels import I32, I64, U8, U64, as_int, inner, kernel, swap32, swap64
 from pcap_tools.permute import forward
 from pcap_tools.plan import AddressPlan, plan_of
 from pcap_tools.pools import Version, pool_address
@@ -194,13 +194,13 @@ def new_tables(scheme: Scheme, lines: int) -> tuple[U64, U64]:
     )
 
 
-@kernel
+@inner
 def _store4(low: np.uint64, v4: U64, line: int, slot: int) -> None:
     loaded = swap32(low)
     v4[line, slot] = loaded | (fold(sum_words_of(loaded)) << np.uint64(32))
 
 
-@kernel
+@inner
 def _store6(high: np.uint64, low: np.uint64, v6: U64, line: int, slot: int) -> None:
     first, second = swap64(high), swap64(low)
     v6[line, slot, 0] = first
@@ -208,7 +208,7 @@ def _store6(high: np.uint64, low: np.uint64, v6: U64, line: int, slot: int) -> N
     v6[line, slot, 2] = fold(sum_words_of(first) + sum_words_of(second))
 
 
-@kernel
+@inner
 def _stand_in(scheme: Scheme, group: int, iteration: int, rank: int) -> tuple[np.uint64, np.uint64]:
     turn = np.uint64(iteration) % np.uint64(scheme.cycles[group])
     number = turn * np.uint64(scheme.counts[group]) + np.uint64(rank)
@@ -217,7 +217,7 @@ def _stand_in(scheme: Scheme, group: int, iteration: int, rank: int) -> tuple[np
     return pool_address(version, pool, forward(scheme.permutations[group], number))
 
 
-@kernel
+@inner
 def refresh(
     scheme: Scheme, kind: int, slot: int, iteration: int, v4: U64, v6: U64, line: int
 ) -> None:

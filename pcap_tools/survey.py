@@ -10,7 +10,7 @@ import numpy as np
 
 from pcap_tools.capture import Batch, Capture
 from pcap_tools.dedup import Duplicates, Window
-from pcap_tools.kernels import I64, U8, kernel, load16, swap16
+from pcap_tools.kernels import I64, U8, inner, kernel, load16, swap16
 from pcap_tools.savefile import Savefile
 from pcap_tools.walk import U32, Word
 
@@ -163,12 +163,12 @@ def survey(capture: Capture, mtu: int = 1500) -> Survey:
     return surveyor.finish()
 
 
-@kernel
+@inner
 def _be16(address: Word) -> Word:
     return np.int64(swap16(load16(address)))
 
 
-@kernel
+@inner
 def _ip_size(frame: Word, caplen: Word, wirelen: Word, link: Word) -> Word:
     """Bytes of the IP packet by its own header; of other frames, those behind the link header."""
     at, kind = 0, 0
@@ -226,7 +226,7 @@ def _survey(
                 _count(found, _LARGE, before + i)
 
 
-@kernel
+@inner
 def _count(found: I64, kind: int, packet: Word) -> None:
     if found[kind, 0] == 0:
         found[kind, 1] = packet + 1

@@ -13,7 +13,7 @@ import numpy as np
 from pcap_tools.analyse import analyse_frame
 from pcap_tools.edits import COLUMNS, COUNTS, MAC, MAX_EDITS, Book
 from pcap_tools.errors import PlanError
-from pcap_tools.kernels import I32, I64, U8, U64, as_int, kernel
+from pcap_tools.kernels import I32, I64, U8, U64, as_int, inner
 from pcap_tools.macs import mac_words, mapped_macs
 from pcap_tools.patch import Edits, patch
 from pcap_tools.plan import AddressPlan
@@ -100,7 +100,7 @@ def new_macs(plan: AddressPlan, numbers: U64, *, back: bool = False) -> U64:
     return np.where(known, target[place], numbers) if len(order) else numbers
 
 
-@kernel
+@inner
 def note_frame(frame: int, size: int, link: int, book: Book, room: Scratch, macs: int) -> None:
     """First walk: enter the addresses of one frame into the book, and repair its checksums.
 
@@ -112,7 +112,7 @@ def note_frame(frame: int, size: int, link: int, book: Book, room: Scratch, macs
     analyse_frame(frame, size, link, book, room.rows, none, room.quotes, none, macs, room.counts)
 
 
-@kernel
+@inner
 def patch_frame(
     frame: int, size: int, link: int, book: Book, tables: Tables, room: Scratch, macs: int
 ) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcap_tools.kernels import kernel
+from pcap_tools.kernels import inner, kernel
 from pcap_tools.packet import Row
 from pcap_tools.walk import Word
 
@@ -36,13 +36,13 @@ _FAR = 1 << 30  # a jump in sequence numbers beyond any window (RFC 7323): not b
 _MAX_HOLES = 256
 
 
-@kernel
+@inner
 def _delta(a: Word, b: Word) -> Word:
     """a − b in sequence space, −2^31 … 2^31 − 1."""
     return ((np.int64(a) - np.int64(b) + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
 
-@kernel
+@inner
 def starts_new_flow(flow: Row, row: Row, end: Word) -> bool:
     """Whether a TCP packet of `end` with a known pair of endpoints opens another connection.
 
@@ -100,14 +100,14 @@ def advance(flow: Row, row: Row, end: Word, holes: Row, pool: Row) -> None:
         flow.rst[end] = 1
 
 
-@kernel
+@inner
 def _set(flow: Row, end: Word, state: Word) -> None:
     if flow.state[end] != state:
         flow.previous[end] = flow.state[end]
         flow.state[end] = state
 
 
-@kernel
+@inner
 def _history(flow: Row, flags: Word, payload: Word, end: Word) -> None:
     """What conn_state needs of Zeek's history: does it match ^S[^HAFGIQ]*R, by the client?"""
     controls = (flags & _SYN) // _SYN + (flags & _FIN) + (flags & _RST) // _RST
@@ -125,7 +125,7 @@ def _history(flow: Row, flags: Word, payload: Word, end: Word) -> None:
         flow.rstos0 = 1
 
 
-@kernel
+@inner
 def _from_inactive(flow: Row, flags: Word, payload: Word, end: Word, peer: Word) -> None:
     if flags & _SYN:
         if end == 0:
@@ -154,7 +154,7 @@ def _from_inactive(flow: Row, flags: Word, payload: Word, end: Word, peer: Word)
             _set(flow, end, _PARTIAL)
 
 
-@kernel
+@inner
 def _from_established(flow: Row, flags: Word, end: Word, peer: Word) -> None:
     if (
         flags & _SYN
@@ -171,7 +171,7 @@ def _from_established(flow: Row, flags: Word, end: Word, peer: Word) -> None:
         _set(flow, end, _RESET)
 
 
-@kernel
+@inner
 def _sequence(flow: Row, row: Row, end: Word, peer: Word, holes: Row, pool: Row) -> None:
     flags = np.int64(row.tcp_flags)
     if flags & _RST:
@@ -210,7 +210,7 @@ def _sequence(flow: Row, row: Row, end: Word, peer: Word, holes: Row, pool: Row)
             flow.next[peer] = row.ack
 
 
-@kernel
+@inner
 def _cover(flow: Row, begin: Word, length: Word, end: Word, holes: Row, pool: Row) -> None:
     """The bytes [begin, begin + length) of `end` were captured."""
     ahead = _delta(begin, flow.next[end])
@@ -233,7 +233,7 @@ def _cover(flow: Row, begin: Word, length: Word, end: Word, holes: Row, pool: Ro
         flow.next[end] = stop
 
 
-@kernel
+@inner
 def _open(flow: Row, begin: Word, stop: Word, end: Word, holes: Row, pool: Row) -> None:
     if flow.holes[end] >= _MAX_HOLES:
         # The newest are at the head; the tail is old and will not be filled any more.
@@ -259,7 +259,7 @@ def _open(flow: Row, begin: Word, stop: Word, end: Word, holes: Row, pool: Row) 
     flow.holes[end] += 1
 
 
-@kernel
+@inner
 def _fill(flow: Row, begin: Word, stop: Word, end: Word, holes: Row, pool: Row) -> None:
     """Take [begin, stop) out of the holes of `end`."""
     before = np.int64(-1)
@@ -295,7 +295,7 @@ def _fill(flow: Row, begin: Word, stop: Word, end: Word, holes: Row, pool: Row) 
         node = following
 
 
-@kernel
+@inner
 def _forget(flow: Row, end: Word, holes: Row, pool: Row) -> None:
     node = np.int64(flow.hole[end])
     while node >= 0:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.kernels import I64, U8, U64, kernel
+from pcap_tools.kernels import I64, U8, U64, inner, kernel
 from pcap_tools.walk import Word
 
 __all__ = [
@@ -105,7 +105,7 @@ def _packed(texts: Sequence[bytes]) -> tuple[U8, I64]:
     return np.frombuffer(b"".join(texts) + b"\0", np.uint8), bounds
 
 
-@kernel
+@inner
 def _number(out: U8, at: Word, value: Word) -> Word:
     if value < 0:
         out[at] = 45
@@ -126,7 +126,7 @@ def _number(out: U8, at: Word, value: Word) -> Word:
     return end
 
 
-@kernel
+@inner
 def _hexadecimal(out: U8, at: Word, value: Word) -> Word:
     started = False
     for shift in range(12, -4, -4):
@@ -138,7 +138,7 @@ def _hexadecimal(out: U8, at: Word, value: Word) -> Word:
     return at
 
 
-@kernel
+@inner
 def _dotted(out: U8, at: Word, low: Word) -> Word:
     for shift in range(24, -8, -8):
         at = _number(out, at, (low >> shift) & 255)
@@ -148,13 +148,13 @@ def _dotted(out: U8, at: Word, low: Word) -> Word:
     return at
 
 
-@kernel
+@inner
 def _word(high: Word, low: Word, place: Word) -> Word:
     half = high if place < 4 else low
     return np.int64((half >> np.uint64(48 - 16 * (place & 3))) & np.uint64(0xFFFF))
 
 
-@kernel
+@inner
 def _address(out: U8, at: Word, version: Word, high: Word, low: Word) -> Word:
     """RFC 5952, with the dotted tail that inet_ntop(3) gives IPv4-mapped and -compatible ones."""
     if version == 4:
@@ -192,7 +192,7 @@ def _address(out: U8, at: Word, version: Word, high: Word, low: Word) -> Word:
     return at
 
 
-@kernel
+@inner
 def _copy(out: U8, at: Word, text: U8, start: Word, stop: Word) -> Word:
     for place in range(start, stop):
         out[at] = text[place]

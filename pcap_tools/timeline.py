@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pcap_tools.edits import ADDRESS, KIND, SOURCE, TARGET, Book, intern
-from pcap_tools.kernels import I32, I64, U8, as_int, kernel, load16, load32, load_u8, swap16
+from pcap_tools.kernels import I32, I64, U8, as_int, inner, kernel, load16, load32, load_u8, swap16
 from pcap_tools.layers import ETHERNET, upper6
 from pcap_tools.stand_ins import AddressBook
 from pcap_tools.template import HEADER, Template, reordered
@@ -42,12 +42,12 @@ class Flows:
     seconds: float
 
 
-@kernel
+@inner
 def _ordered(first: int, second: int) -> tuple[int, int]:
     return (first, second) if first <= second else (second, first)
 
 
-@kernel
+@inner
 def _vlan(frame: int, size: int, link: int) -> int:
     if link != ETHERNET or size < 18:
         return 0

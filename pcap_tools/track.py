@@ -18,7 +18,7 @@ from pcap_tools.flowkey import (
     sender_is_server,
     slot_of,
 )
-from pcap_tools.kernels import I32, I64, U8, U16, U64, kernel, prefetch
+from pcap_tools.kernels import I32, I64, U8, U16, U64, inner, kernel, prefetch
 from pcap_tools.packet import Row
 from pcap_tools.tcp import advance, starts_new_flow
 from pcap_tools.walk import U32, Word
@@ -52,7 +52,7 @@ _HALF = 1 << 31
 _AHEAD = 32  # packets looked at together, so that their cache misses overlap
 
 
-@kernel
+@inner
 def _open_flow(flow: Row, row: Row, sport: Word, dport: Word, time: Word) -> Word:
     """Initialise a flow with its first packet; the direction of that packet."""
     end = 1 if sender_is_server(row) else 0
@@ -75,7 +75,7 @@ def _open_flow(flow: Row, row: Row, sport: Word, dport: Word, time: Word) -> Wor
     return end
 
 
-@kernel
+@inner
 def _count(flow: Row, row: Row, end: Word, wirelen: Word, time: Word) -> None:
     flow.packets[end] += 1
     flow.bytes[end] += wirelen
@@ -85,7 +85,7 @@ def _count(flow: Row, row: Row, end: Word, wirelen: Word, time: Word) -> None:
     flow.first_ns = min(flow.first_ns, time)
 
 
-@kernel
+@inner
 def _find_group(groups: Row, slots: U64, fill: Row, row: Row, time: Word) -> Word:
     """The number of the fragmented datagram that `row` belongs to; opened when it is new."""
     mask = len(slots) - 1
@@ -129,7 +129,7 @@ def _find_group(groups: Row, slots: U64, fill: Row, row: Row, time: Word) -> Wor
     return number
 
 
-@kernel
+@inner
 def _join_follower(group: Row, flows: Row, row: Row, wirelen: Word, time: Word) -> Word:
     """Account a fragment without ports to its datagram's flow; the flow's number or -1."""
     if group.flow >= 0:
@@ -142,7 +142,7 @@ def _join_follower(group: Row, flows: Row, row: Row, wirelen: Word, time: Word) 
     return -1
 
 
-@kernel
+@inner
 def _apart(
     row: Row, wire: Word, time: Word, flows: Row, groups: Row, group_slots: U64, fill: I64
 ) -> Word:
@@ -165,13 +165,13 @@ def _apart(
     return joined
 
 
-@kernel
+@inner
 def _way_of(row: Row, time: Word, groups: Row, group_slots: U64, fill: I64) -> Word:
     """The direction of a fragment whose datagram is known."""
     return np.int64(groups[_find_group(groups, group_slots, fill, row, time)].direction)
 
 
-@kernel
+@inner
 def _bind_group(group: Row, flow: Row, number: Word, end: Word) -> None:
     """The datagram's first fragment was found: what waited for it joins its flow."""
     group.flow = number
@@ -214,7 +214,7 @@ def in_order(flow: Row, row: Row, end: Word) -> bool:
     return True
 
 
-@kernel
+@inner
 def _look_ahead(
     rows: Row, start: Word, stop: Word, flows: Row, slots: U64, values: U64, keys: I64
 ) -> None:

@@ -20,7 +20,19 @@ from pcap_tools.decode import Decoder
 from pcap_tools.errors import EmptyCapture
 from pcap_tools.flows import FlowTable
 from pcap_tools.forecast import Progress, read_table
-from pcap_tools.kernels import I32, I64, U8, as_int, kernel, load16, load32, load_u8, swap16, swap32
+from pcap_tools.kernels import (
+    I32,
+    I64,
+    U8,
+    as_int,
+    inner,
+    kernel,
+    load16,
+    load32,
+    load_u8,
+    swap16,
+    swap32,
+)
 from pcap_tools.packet import PacketRows
 from pcap_tools.walk import U32, Word
 
@@ -201,7 +213,7 @@ def _observe(
                 seen[flow, side] = kind
 
 
-@kernel
+@inner
 def _segment(at: Word, first: bool) -> Word:
     """What 6 bytes or more of TCP payload look like; of those not the first, only a ClientHello."""
     kind = as_int(load_u8(at))
@@ -219,7 +231,7 @@ def _segment(at: Word, first: bool) -> Word:
     return _text(at)
 
 
-@kernel
+@inner
 def _datagram(at: Word, there: Word, size: Word, ipsec: bool) -> Word:
     """What 6 bytes or more of UDP payload look like; `ipsec`: on port 4500."""
     kind = as_int(load_u8(at))
@@ -240,7 +252,7 @@ def _datagram(at: Word, there: Word, size: Word, ipsec: bool) -> Word:
     return _text(at)
 
 
-@kernel
+@inner
 def _text(at: Word) -> Word:
     for i in range(4):
         octet = as_int(load_u8(at + i))

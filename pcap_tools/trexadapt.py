@@ -12,7 +12,7 @@ import numpy as np
 
 from pcap_tools.capture import Batch
 from pcap_tools.checksum import fold
-from pcap_tools.kernels import I32, I64, U8, kernel, load16, load_u8, store16, swap16
+from pcap_tools.kernels import I32, I64, U8, inner, kernel, load16, load_u8, store16, swap16
 from pcap_tools.packet import Row
 from pcap_tools.walk import Word
 
@@ -101,7 +101,7 @@ def _adapt(
             _adapt_v6(ip, counts)
 
 
-@kernel
+@inner
 def _adapt_v4(ip: Word, counts: I64) -> None:
     # Bytes 0 and 1 of the header are one word of its checksum, TTL and protocol another.
     first = np.int64(swap16(load16(ip)))
@@ -114,7 +114,7 @@ def _adapt_v4(ip: Word, counts: I64) -> None:
         counts[2] += 1
 
 
-@kernel
+@inner
 def _replace(place: Word, old: Word, new: Word, checksum: Word) -> None:
     """Store a word and carry the checksum along (RFC 1624, equation 3)."""
     store16(place, swap16(np.uint64(new)))
@@ -122,7 +122,7 @@ def _replace(place: Word, old: Word, new: Word, checksum: Word) -> None:
     store16(checksum, swap16(np.uint64(0xFFFF) ^ np.uint64(fold(np.uint64(total)))))
 
 
-@kernel
+@inner
 def _adapt_v6(ip: Word, counts: I64) -> None:
     first = np.int64(swap16(load16(ip)))
     if first & 0x10:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pcap_tools.capture import Batch
 from pcap_tools.flows import FlowTable
-from pcap_tools.kernels import I32, I64, U8, kernel, load16, load32, load_u8, swap16, swap32
+from pcap_tools.kernels import I32, I64, U8, inner, kernel, load16, load32, load_u8, swap16, swap32
 from pcap_tools.packet import Row
 from pcap_tools.walk import U32, Word
 
@@ -198,12 +198,12 @@ def _first(bits: U32, reasons: dict[str, str]) -> U8:
     return found
 
 
-@kernel
+@inner
 def _be16(address: Word) -> Word:
     return np.int64(swap16(load16(address)))
 
 
-@kernel
+@inner
 def _byte(address: Word) -> Word:
     return np.int64(load_u8(address))
 
@@ -244,7 +244,7 @@ def _survey(
         _frame(base + offset[i], np.int64(caplen[i]), np.int64(side), flow)
 
 
-@kernel
+@inner
 def _frame(frame: Word, size: Word, side: Word, flow: Row) -> None:
     """Judge one Ethernet frame; `side` is its direction, which is 0 for a flow's first packet
     (or the flow is out as server-first)."""
@@ -299,7 +299,7 @@ def _frame(frame: Word, size: Word, side: Word, flow: Row) -> None:
         _segment(frame + l4, payload, side, flow)
 
 
-@kernel
+@inner
 def _segment(tcp: Word, payload: Word, side: Word, flow: Row) -> None:
     """The handshake and sequence checks of cap_handling.py's `analyze`, in its order."""
     flags = _byte(tcp + 13)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from pcap_tools.decode import network
 from pcap_tools.flowrow import FlowRows
-from pcap_tools.kernels import I64, U8, kernel
+from pcap_tools.kernels import I64, U8, inner, kernel
 from pcap_tools.linklayer import be16, byte_at, payload_of
 from pcap_tools.packet import PacketRows, Row
 from pcap_tools.walk import U32, Word
@@ -123,7 +123,7 @@ def inner_frame(frame: Word, caplen: Word, row: Row, scratch: Row) -> Word:
     return depth
 
 
-@kernel
+@inner
 def _enter(
     frame: Word, at: Word, kind: Word, limit: Word, end: Word, row: Row, scratch: Row
 ) -> bool:
@@ -155,7 +155,7 @@ def _enter(
     return bool(np.int64(scratch.flags) & (_IP | _MALFORMED) == _IP)
 
 
-@kernel
+@inner
 def _take(row: Row, inner: Row, depth: Word) -> None:
     row.src_hi = inner.src_hi
     row.src_lo = inner.src_lo
@@ -178,7 +178,7 @@ def _take(row: Row, inner: Row, depth: Word) -> None:
     row.ethertype = inner.ethertype
 
 
-@kernel
+@inner
 def _gre(frame: Word, at: Word, limit: Word) -> Word:
     """(kind, offset) of what a GRE packet at `at` carries; nothing from `limit` on is read."""
     if at + 8 > limit:
@@ -220,7 +220,7 @@ def _gre(frame: Word, at: Word, limit: Word) -> Word:
     return _NOTHING, at
 
 
-@kernel
+@inner
 def _ppp(frame: Word, at: Word, limit: Word) -> Word:
     """(kind, offset) behind a PPP header (RFC 1661, RFC 1662), compressed or not."""
     if at + 4 > limit:
@@ -241,7 +241,7 @@ def _ppp(frame: Word, at: Word, limit: Word) -> Word:
     return _NOTHING, at
 
 
-@kernel
+@inner
 def _in_udp(frame: Word, at: Word, limit: Word, sport: Word, dport: Word) -> Word:
     """(kind, offset) of what a UDP payload at `at` carries, by its ports and its header."""
     if at + 8 > limit:
@@ -265,7 +265,7 @@ def _in_udp(frame: Word, at: Word, limit: Word, sport: Word, dport: Word) -> Wor
     return _NOTHING, at
 
 
-@kernel
+@inner
 def _gtp(frame: Word, at: Word, limit: Word) -> Word:
     """GTP-U, version 1: a G-PDU's payload behind options and extension headers."""
     first = byte_at(frame + at)
@@ -288,7 +288,7 @@ def _gtp(frame: Word, at: Word, limit: Word) -> Word:
     return _ANY_IP, at
 
 
-@kernel
+@inner
 def _teredo(frame: Word, at: Word, limit: Word) -> Word:
     """Teredo: IPv6 behind an authentication and an origin indication (RFC 4380, 5.1.1)."""
     if be16(frame + at) == 0x0001:

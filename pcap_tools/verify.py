@@ -20,7 +20,19 @@ import numpy.typing as npt
 from pcap_tools.capture import Batch
 from pcap_tools.checksum import fold, pseudo_sum, sum_words
 from pcap_tools.decode import Decoder
-from pcap_tools.kernels import I32, I64, U8, U32, as_int, kernel, load32, load_u8, store16, store32
+from pcap_tools.kernels import (
+    I32,
+    I64,
+    U8,
+    U32,
+    as_int,
+    inner,
+    kernel,
+    load32,
+    load_u8,
+    store16,
+    store32,
+)
 from pcap_tools.linklayer import be16, byte_at
 from pcap_tools.packet import PacketRows, Row
 from pcap_tools.walk import Word
@@ -108,7 +120,7 @@ def _verify_rows(
             bad[i] = True
 
 
-@kernel
+@inner
 def _header_right(header: Word, mend: bool) -> bool:
     size = as_int(byte_at(header) & 15) * 4
     if fold(sum_words(header, size)) == np.uint64(0xFFFF):
@@ -119,7 +131,7 @@ def _header_right(header: Word, mend: bool) -> bool:
     return False
 
 
-@kernel
+@inner
 def _transport_right(frame: Word, row: Row, mend: bool) -> bool:
     proto = row.proto
     l3 = frame + np.int64(row.l3)
@@ -170,7 +182,7 @@ def _transport_right(frame: Word, row: Row, mend: bool) -> bool:
     return False
 
 
-@kernel
+@inner
 def _has_routing(header: Word, transport: Word) -> bool:
     """Whether a routing header with segments left is between an IPv6 header and its transport."""
     kind = byte_at(header + 6)
@@ -184,7 +196,7 @@ def _has_routing(header: Word, transport: Word) -> bool:
     return False
 
 
-@kernel
+@inner
 def _sctp_right(at: Word, size: Word, mend: bool) -> bool:
     zero = np.uint32(0)
     crc = np.uint32(0xFFFFFFFF)

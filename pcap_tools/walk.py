@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.kernels import I32, I64, U8, kernel, load16, load32, swap16, swap32
+from pcap_tools.kernels import I32, I64, U8, inner, kernel, load16, load32, swap16, swap32
 
 __all__ = [
     "BAD_BLOCK",
@@ -54,14 +54,14 @@ _CUSTOM = 0x0BAD
 _CUSTOM_NO_COPY = 0x40000BAD
 
 
-@kernel
+@inner
 def read32(address: Word, swapped: bool) -> Word:
     """The 32-bit word at an address, in the machine's byte order or the other."""
     word = load32(address)
     return np.int64(swap32(word)) if swapped else np.int64(word)
 
 
-@kernel
+@inner
 def read16(address: Word, swapped: bool) -> Word:
     """The 16-bit word at an address, likewise."""
     word = load16(address)
@@ -106,7 +106,7 @@ def walk_pcap(
     return rows, at, MORE
 
 
-@kernel
+@inner
 def _nanoseconds(ticks: Word, resolution: Word, zone: Word) -> Word:
     """if_tsresol: power of 10 (top bit clear) or of 2 (top bit set) of ticks in a second."""
     power = resolution & 0x7F

@@ -53,18 +53,19 @@ def _one_flow() -> FlowTable:
 
 def _rewrite(table: FlowTable, directory: Path) -> None:
     plain = _frame()
-    odd = plain[:12] + b"\x08\x06" + plain[14:]
-    data = np.frombuffer(bytearray(plain + odd), np.uint8)
+    odd = b"\xff" * 6 + plain[6:]  # to everybody: not plain, but with no more addresses
+    data = np.frombuffer(bytearray(bytes(16) + plain + bytes(16) + odd), np.uint8)
     size = np.full(2, len(plain), np.uint32)
-    batch = Batch(data, np.array([0, len(plain)]), size, size, np.zeros(2, np.int64), 1, 0)
-    readdress = Readdress(FreshAddresses("warm"))
-    rows = packet_rows(2)
+    offset = np.array([16, 32 + len(plain)])
+    batch = Batch(data, offset, size, size, np.zeros(2, np.int64), 1, 0)
+    rows, keep = packet_rows(2), np.ones(2, np.bool_)
     mark_plain(batch.data, batch.offset, batch.caplen, batch.link, rows)
+    readdress = Readdress(FreshAddresses("warm"))
     readdress.collect(batch, rows, table.owner)
     readdress.settle(table, np.ones(5, np.bool_))
     readdress.apply(batch, table.owner, table.direction)
     with PcapWriter(directory / "out.pcap") as writer:
-        writer.write(batch, np.ones(2, np.bool_))
+        writer.write_records(data, size.astype(np.uint16), keep)
 
 
 def _frame() -> bytes:

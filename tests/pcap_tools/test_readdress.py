@@ -1,4 +1,4 @@
-"""Cleaning and remapping in one command against the two commands one after the other."""
+"""Addresses given by flows against addresses looked up frame by frame, after cleaning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pcap_tools.packet import packet_rows
 from pcap_tools.plain import mark_plain, other_frames
 from pcap_tools.policy import DEFAULT_DROP, Policy
 from pcap_tools.readdress import FreshAddresses
-from pcap_tools.remap import remap
+from pcap_tools.remap import RemapOptions, by_frames
 from pcap_tools.walk import U32
 
 CORPORA = Path(__file__).resolve().parents[3] / "shared" / "corpora"
@@ -58,7 +58,7 @@ def both_ways(raw: Path, directory: Path, policy: Policy) -> tuple[bytes, bytes]
     """The bytes of clean, then remap; and of both in one."""
     first, second, one = (directory / f"{name}.pcap" for name in ("first", "second", "one"))
     clean([raw], first, policy)
-    remap([first], second, "key")
+    by_frames([first], second, RemapOptions(key="key"))
     clean([raw], one, policy, fresh=FreshAddresses("key"))
     plans = [path.with_name(path.name + ".plan.json").read_bytes() for path in (second, one)]
     assert plans[0] == plans[1]
