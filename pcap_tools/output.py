@@ -20,19 +20,17 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.capture import Batch, Capture, link_name
+from pcap_tools.capture import Batch, Capture
 from pcap_tools.compression import codec_of_name
 from pcap_tools.errors import OutputError
 from pcap_tools.kernels import I32, I64
-from pcap_tools.records import put_blocks, put_records
+from pcap_tools.records import put_blocks
 from pcap_tools.savefile import Interface, Options
-from pcap_tools.sink import open_sink
 from pcap_tools.walk import MAX_PACKET
-from pcap_tools.write import PcapWriter
+from pcap_tools.write import Buffered, PcapWriter
 
-__all__ = ["CaptureWriter", "PcapStream", "PcapngWriter", "is_pcapng", "open_output"]
+__all__ = ["CaptureWriter", "PcapngWriter", "is_pcapng", "open_output"]
 
-_BUFFER = 1 << 22
 _ALL = np.ones(0, np.bool_)
 _NO_NOTES = np.empty((0, 4), np.int64)
 _COMMENT = 1
@@ -87,14 +85,6 @@ def open_output(
     if is_pcapng(path):
         return PcapngWriter(path, capture, comments=comments, digest=digest)
     _refuse_suffix(Path(path))
-    if str(path) == "-" or codec_of_name(path):
-        return PcapStream(
-            path,
-            capture.link,
-            nanoseconds=capture.nanoseconds,
-            snaplen=capture.snaplen,
-            digest=digest,
-        )
     return PcapWriter(
         path,
         capture.link,
@@ -113,115 +103,7 @@ def _refuse_suffix(path: Path) -> None:
             )
 
 
-class _Buffered:
-    """Two buffers before a sink: one is compressed or hashed while the next is filled."""
-
-    def __init__(self, path: Path | str, digest: bool) -> None:
-        self.path = Path(path)
-        self.packets = 0
-        self.bytes = 0
-        self._buffers = [np.empty(_BUFFER, np.uint8), np.empty(_BUFFER, np.uint8)]
-        self._fill = 0
-        self._sink = open_sink(path, digest=digest)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what was written, after `close`, when it was asked for."""
-        return self._sink.digest
-
-    def close(self) -> None:
-        """Write what is left and give the file its name."""
-        try:
-            self._flush()
-        except BaseException:
-            self.abandon()
-            raise
-        self._sink.commit()
-
-    def abandon(self) -> None:
-        """Remove the unfinished file."""
-        self._sink.abandon()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abandon()
-
-    def _append(self, octets: bytes) -> None:
-        if self._fill + len(octets) > len(self._buffers[0]):
-            self._flush()
-            self._reserve(len(octets))
-        self._buffers[0][self._fill : self._fill + len(octets)] = np.frombuffer(octets, np.uint8)
-        self._fill += len(octets)
-
-    def _reserve(self, size: int) -> None:
-        """Make the next buffer hold `size` bytes; the other may still be in use."""
-        if size > len(self._buffers[0]):
-            self._flush()
-            self._buffers[0] = np.empty(size, np.uint8)
-
-    def _flush(self) -> None:
-        if self._fill:
-            self._sink.write(self._buffers[0][: self._fill].data)
-            self._buffers.reverse()
-            self._fill = 0
-
-
-class PcapStream(_Buffered):
-    """Writes pcap to standard output or a compressed file."""
-
-    def __init__(
-        self,
-        path: Path | str,
-        link: int = 1,
-        *,
-        nanoseconds: bool = False,
-        snaplen: int = MAX_PACKET,
-        digest: bool = False,
-    ) -> None:
-        super().__init__(path, digest)
-        self._link = link
-        self._unit = 1 if nanoseconds else 1000
-        magic = 0xA1B23C4D if nanoseconds else 0xA1B2C3D4
-        self._append(struct.pack("=IHHiIII", magic, 2, 4, 0, 0, snaplen or MAX_PACKET, link))
-
-    def write(self, batch: Batch, keep: npt.NDArray[np.bool_] | None = None) -> None:
-        """Append the batch's packets, or those where `keep` (n booleans) is true."""
-        if batch.link != self._link:
-            raise OutputError(
-                f"{self.path}: pcap holds one link type, and this capture has "
-                f"{link_name(self._link)} and {link_name(batch.link)}; write pcapng (OUT.pcapng)"
-            )
-        start = 0
-        while start < len(batch):
-            start, self._fill, packets, octets = put_records(
-                batch.data,
-                batch.offset,
-                batch.caplen,
-                batch.wirelen,
-                batch.time_ns,
-                _ALL if keep is None else keep,
-                start,
-                self._unit,
-                self._buffers[0],
-                self._fill,
-            )
-            self.packets += packets
-            self.bytes += octets
-            if start < len(batch):
-                self._flush()
-
-
-class PcapngWriter(_Buffered):
+class PcapngWriter(Buffered):
     """Writes pcapng: a section, then an interface before its first packet, then its packets.
 
     Packets of a pcapng input keep their interface with its name, comment, hardware and so on;

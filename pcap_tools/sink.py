@@ -1,7 +1,7 @@
 """Where an output's bytes go: a file that gets its name when it is whole, or standard output.
 
-A file may be compressed and hashed on the way, in a thread of its own: both release the
-interpreter's lock for as long as they work on a buffer.
+A file is written, and compressed and hashed on the way, in a thread of its own: all of that
+releases the interpreter's lock for as long as it works on a buffer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import sys
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -17,11 +18,14 @@ from typing import Protocol
 from pcap_tools.compression import codec_of_name, compressor
 from pcap_tools.errors import OutputError
 
-__all__ = ["FileSink", "Sink", "StdoutSink", "open_sink"]
+__all__ = ["DEPTH", "FileSink", "Sink", "StdoutSink", "open_sink"]
+
+DEPTH = 3
+"""Buffers that may wait to be written: they even out what filling and writing take."""
 
 
 class Sink(Protocol):
-    """Takes an output's bytes. A buffer may be used again when the next `write` has returned."""
+    """Takes an output's bytes. A buffer may be used again after DEPTH further `write`s."""
 
     digest: str
 
@@ -50,20 +54,20 @@ class FileSink:
         codec = codec_of_name(path)
         self._packer = compressor(codec) if codec else None
         self._hash = hashlib.sha256() if digest else None
-        self._pool = ThreadPoolExecutor(1) if self._packer or self._hash else None
-        self._pending: Future[None] | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[None]] = deque()
         try:
             self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         except OSError as error:
             raise self._failure(error) from None
 
     def write(self, octets: memoryview) -> None:
-        """Take bytes, which must stay as they are until the next call has returned."""
+        """Take bytes, which must stay as they are until DEPTH further calls have returned."""
         if self._pool is None:
-            self._put(octets)
-            return
-        self._wait()
-        self._pending = self._pool.submit(self._work, octets)
+            self._pool = ThreadPoolExecutor(1, "writer")
+        if len(self._pending) == DEPTH:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._work, octets))
 
     def commit(self) -> None:
         """Write what is left and give the file its name. Raises OutputError."""
@@ -88,7 +92,7 @@ class FileSink:
     def abandon(self) -> None:
         """Remove the unfinished file."""
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
@@ -97,9 +101,8 @@ class FileSink:
             self._temporary.unlink()
 
     def _wait(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+        while self._pending:
+            self._pending.popleft().result()
 
     def _work(self, octets: memoryview) -> None:
         self._store(octets if self._packer is None else self._packer.compress(octets))

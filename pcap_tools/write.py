@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,13 +14,14 @@ import numpy.typing as npt
 
 from pcap_tools.capture import Batch, link_name
 from pcap_tools.errors import OutputError
-from pcap_tools.kernels import I64, U8, U16, copy_bytes, kernel, store32
-from pcap_tools.walk import MAX_PACKET, U32, Word
+from pcap_tools.kernels import I64, U8, U16, copy_bytes, kernel
+from pcap_tools.records import put_records
+from pcap_tools.sink import DEPTH, open_sink
+from pcap_tools.walk import MAX_PACKET, Word
 
-__all__ = ["RECORD", "Edit", "PcapWriter", "refuse_inputs"]
+__all__ = ["RECORD", "Buffered", "Edit", "PcapWriter", "refuse_inputs"]
 
 _BUFFER = 1 << 20  # with less, handing buffers to the writing thread costs more than it brings
-_BUFFERS = 4  # one is filled, one is written, the others even out
 _ALL = np.ones(0, np.bool_)
 RECORD = 16
 """Bytes of a packet's header in a pcap file."""
@@ -33,12 +30,80 @@ Edit = Callable[[U8, I64, I64], None]
 """Changes frames in place: memory, the frames' places in it, and their packets' numbers."""
 
 
-class PcapWriter:
-    """Writes a pcap file (native byte order) through a temporary name beside it.
+class Buffered:
+    """Buffers before a sink: one is filled while others are written, compressed or hashed."""
 
-    As a context manager: on success the file is renamed to `path`, on an error nothing is left.
-    Afterwards `packets` and `bytes` (of frames) count what was written, and `digest` is the
-    SHA-256 of the file in hexadecimal, when `digest=True` was asked for.
+    def __init__(self, path: Path | str, digest: bool) -> None:
+        self.path = Path(path)
+        self.packets = 0
+        self.bytes = 0
+        # One is filled; the others are being written.
+        self._buffers: deque[U8] = deque([np.empty(_BUFFER, np.uint8)])
+        self._fill = 0
+        self._sink = open_sink(path, digest=digest)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was written, after `close`, when it was asked for."""
+        return self._sink.digest
+
+    def close(self) -> None:
+        """Write what is left and give the file its name."""
+        try:
+            self._flush()
+        except BaseException:
+            self.abandon()
+            raise
+        self._sink.commit()
+
+    def abandon(self) -> None:
+        """Remove the unfinished file."""
+        self._sink.abandon()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _append(self, octets: bytes) -> None:
+        if self._fill + len(octets) > len(self._buffers[0]):
+            self._flush()
+            self._reserve(len(octets))
+        self._buffers[0][self._fill : self._fill + len(octets)] = np.frombuffer(octets, np.uint8)
+        self._fill += len(octets)
+
+    def _reserve(self, size: int) -> None:
+        """Make the next buffer hold `size` bytes; the other may still be in use."""
+        if size > len(self._buffers[0]):
+            self._flush()
+            self._buffers[0] = np.empty(size, np.uint8)
+
+    def _flush(self) -> None:
+        if self._fill:
+            self._sink.write(self._buffers[0][: self._fill].data)
+            if len(self._buffers) <= DEPTH:
+                self._buffers.appendleft(np.empty(_BUFFER, np.uint8))
+            else:
+                self._buffers.rotate(1)
+            self._fill = 0
+
+
+class PcapWriter(Buffered):
+    """Writes pcap in the machine's byte order, of one link type.
+
+    As a context manager: on success the file is renamed to `path` (a compressed one when that ends
+    in .gz, .zst or .lz4; standard output is "-"), on an error nothing is left. Afterwards `packets`
+    and `bytes` (of frames) count what was written, and `digest` is the SHA-256 of the file in
+    hexadecimal, when `digest=True` was asked for.
     """
 
     def __init__(
@@ -50,23 +115,9 @@ class PcapWriter:
         snaplen: int = MAX_PACKET,
         digest: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self.packets = 0
-        self.bytes = 0
-        self.digest = ""
+        super().__init__(path, digest)
         self._link = link
-        self._nanoseconds = nanoseconds
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._hash = hashlib.sha256() if digest else None
-        # A thread writes (and hashes) while the next buffer is filled; small files need none.
-        self._pool: ThreadPoolExecutor | None = None
-        self._writing: deque[tuple[U8, Future[None]]] = deque()
-        self._buffer = np.empty(_BUFFER, np.uint8)
-        self._fill = 0
-        try:
-            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._unit = 1 if nanoseconds else 1000
         magic = 0xA1B23C4D if nanoseconds else 0xA1B2C3D4
         self._append(struct.pack("=IHHiIII", magic, 2, 4, 0, 0, snaplen or MAX_PACKET, link))
 
@@ -79,7 +130,7 @@ class PcapWriter:
             )
         start = 0
         while start < len(batch):
-            start, self._fill, packets, octets = _gather(
+            start, self._fill, packets, octets = put_records(
                 batch.data,
                 batch.offset,
                 batch.caplen,
@@ -87,14 +138,14 @@ class PcapWriter:
                 batch.time_ns,
                 _ALL if keep is None else keep,
                 start,
-                self._nanoseconds,
-                self._buffer,
+                self._unit,
+                self._buffers[0],
                 self._fill,
             )
             self.packets += packets
             self.bytes += octets
             if start < len(batch):
-                self._hand_over()
+                self._flush()
 
     def write_records(
         self,
@@ -112,85 +163,14 @@ class PcapWriter:
         start, at = 0, 0
         while start < len(sizes):
             start, at, self._fill, packets, octets = _gather_records(
-                source, at, sizes, keep, start, self._buffer, self._fill, rows, places
+                source, at, sizes, keep, start, self._buffers[0], self._fill, rows, places
             )
             self.packets += packets
             self.bytes += octets
             if edit is not None and packets:
-                edit(self._buffer, places[:packets], rows[:packets])
+                edit(self._buffers[0], places[:packets], rows[:packets])
             if start < len(sizes):
-                self._hand_over()
-
-    def close(self) -> None:
-        """Write what is left and give the file its name."""
-        try:
-            while self._writing:
-                self._writing.popleft()[1].result()
-            self._put(self._buffer[: self._fill])
-            if self._hash is not None:
-                self.digest = self._hash.hexdigest()
-            os.close(self._fd)
-            self._fd = -1
-            self._temporary.replace(self.path)
-        except OSError as error:
-            self.abandon()
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
-        except BaseException:
-            self.abandon()
-            raise
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def abandon(self) -> None:
-        """Remove the unfinished file."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        with contextlib.suppress(FileNotFoundError):
-            self._temporary.unlink()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abandon()
-
-    def _append(self, octets: bytes) -> None:
-        self._buffer[self._fill : self._fill + len(octets)] = np.frombuffer(octets, np.uint8)
-        self._fill += len(octets)
-
-    def _hand_over(self) -> None:
-        """Have the full buffer written, and go on in another."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, "writer")
-        job = self._pool.submit(self._put, self._buffer[: self._fill])
-        self._writing.append((self._buffer, job))
-        if len(self._writing) < _BUFFERS:
-            self._buffer = np.empty(_BUFFER, np.uint8)
-        else:
-            self._buffer, written = self._writing.popleft()
-            written.result()
-        self._fill = 0
-
-    def _put(self, octets: U8) -> None:
-        if self._hash is not None:
-            self._hash.update(octets.data)
-        rest = octets.data
-        try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+                self._flush()
 
 
 def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:
@@ -201,45 +181,6 @@ def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:
     for path in inputs:
         if str(path) != "-" and Path(path).exists() and output.samefile(path):
             raise OutputError(f"{output}: is also an input; give another output")
-
-
-@kernel
-def _gather(
-    data: U8,
-    offset: I64,
-    caplen: U32,
-    wirelen: U32,
-    time_ns: I64,
-    keep: npt.NDArray[np.bool_],
-    start: int,
-    nanoseconds: bool,
-    out: U8,
-    fill: Word,
-) -> tuple[int, int, int, int]:
-    """Append records to out[fill:] until it is full: next packet, fill, packets, bytes."""
-    source = np.int64(data.ctypes.data)
-    target = np.int64(out.ctypes.data)
-    unit = 1 if nanoseconds else 1000
-    every = len(keep) == 0
-    packets = 0
-    octets: Word = 0
-    for i in range(start, len(offset)):
-        if not every and not keep[i]:
-            continue
-        size = np.int64(caplen[i])
-        if fill + 16 + size > len(out):
-            return i, fill, packets, octets
-        seconds = time_ns[i] // 1_000_000_000
-        record = target + fill
-        store32(record, np.uint64(seconds))
-        store32(record + 4, np.uint64((time_ns[i] - seconds * 1_000_000_000) // unit))
-        store32(record + 8, np.uint64(size))
-        store32(record + 12, np.uint64(wirelen[i]))
-        copy_bytes(record + 16, source + offset[i], size)
-        fill += 16 + size
-        packets += 1
-        octets += size
-    return len(offset), fill, packets, octets
 
 
 @kernel

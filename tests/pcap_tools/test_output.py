@@ -142,9 +142,9 @@ def test_comments_and_names_are_kept_or_dropped(tmp_path: Path, order: str) -> N
 def test_long_options_do_not_fit_the_buffer_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pcap_tools import output
+    from pcap_tools import write
 
-    monkeypatch.setattr(output, "_BUFFER", 300_000)
+    monkeypatch.setattr(write, "_BUFFER", 300_000)
     data = section() + interface()
     comments = b"".join(option(1, bytes([97 + i % 26]) * 60_000) for i in range(40))
     for time, frame in FRAMES:
