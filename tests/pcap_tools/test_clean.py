@@ -245,7 +245,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched, pytest.raises(OutputError, match="No space left"):
-        patched.setattr("pcap_tools.write.os.write", full)
+        patched.setattr("pcap_tools.sink.os.write", full)
         clean(raw, tmp_path / "out.pcap")
     with pytest.raises(OutputError, match="cannot be written: No such file"):
         clean(raw, tmp_path / "none" / "out.pcap")
