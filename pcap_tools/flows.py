@@ -25,7 +25,14 @@ from pcap_tools.kernels import I32, I64, U8, U16, U64
 from pcap_tools.memory import doubled, reserve
 from pcap_tools.packet import PacketRows
 from pcap_tools.tcp import missing_bytes
-from pcap_tools.track import count_frames, note_sizes, rehash_flows, rehash_groups, track_rows
+from pcap_tools.track import (
+    AHEAD,
+    count_frames,
+    note_sizes,
+    rehash_flows,
+    rehash_groups,
+    track_rows,
+)
 
 __all__ = ["IDLE_S", "ORPHAN_FRAGMENT", "FlowTable", "FlowTracker", "decoded", "flow_table"]
 
@@ -100,6 +107,8 @@ class FlowTracker:
         self._direction: U8 = reserve(_PACKETS, np.uint8)
         self._sizes: U16 = reserve(_PACKETS, np.uint16)
         self._all_sizes = True
+        # Made here: a kernel that allocates costs 25 ms of every start.
+        self._values, self._keys = np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.int64)
         self._packets = 0
         self._bounds = np.array([np.iinfo(np.int64).max, np.iinfo(np.int64).min])
         self._frames = np.zeros((5, 2), np.int64)
@@ -129,6 +138,8 @@ class FlowTracker:
                 self._idle_ns,
                 owner,
                 direction,
+                self._values,
+                self._keys,
             )
             if done == count:
                 break

@@ -21,7 +21,7 @@ from pcap_tools.savefile import Savefile
 __all__ = ["mapped_records"]
 
 _PACKETS = 1 << 12  # at once: some megabytes
-_DONE = 1 << 24  # bytes given back at once: each time interrupts the other processors
+_DONE = 1 << 22  # bytes given back at once: each time interrupts the other processors
 _POPULATE_READ = 22  # madvise(2), Linux 5.14; Python 3.11 has no name for it
 
 

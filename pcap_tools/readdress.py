@@ -96,6 +96,8 @@ class Readdress:
         late = owners >= _LATE
         owners[late] = table.owner[owners[late] - _LATE].astype(np.int64) + _SPECIAL
         used = np.unique(numbers[kept[owners]])
+        self._pairs, self._odd = [], self._odd[: len(table)].copy()
+        del owners, numbers, late
         rows = table.rows
         named_by = kept[_SPECIAL:] & (rows["packets"].sum(axis=1) > self._odd[: len(table)])
         ends = np.repeat(rows["version"][named_by], 2)

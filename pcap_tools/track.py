@@ -23,7 +23,15 @@ from pcap_tools.packet import Row
 from pcap_tools.tcp import advance, starts_new_flow
 from pcap_tools.walk import U32, Word
 
-__all__ = ["count_frames", "in_order", "note_sizes", "rehash_flows", "rehash_groups", "track_rows"]
+__all__ = [
+    "AHEAD",
+    "count_frames",
+    "in_order",
+    "note_sizes",
+    "rehash_flows",
+    "rehash_groups",
+    "track_rows",
+]
 
 _TCP = 6
 _UDP = 17
@@ -49,7 +57,8 @@ _ACK = 16
 _SYN_FIN_RST = 7
 _HALF = 1 << 31
 
-_AHEAD = 32  # packets looked at together, so that their cache misses overlap
+AHEAD = 32
+"""Packets looked at together, so that their cache misses overlap."""
 
 
 @inner
@@ -254,25 +263,25 @@ def track_rows(
     idle_ns: int,
     owner: I32,
     direction: U8,
+    values: U64,
+    keys: I64,
 ) -> int:
     """Account rows[start:]; owner[i] becomes packet i's flow, or a negative code, and direction[i]
     0 (client to server, and packets without a flow) or 1 (server to client).
 
     Returns the first packet that was not done because a table is full, or len(rows). `fill` is
-    (flows, fragment groups) in use.
+    (flows, fragment groups) in use; `values` and `keys` are room for AHEAD entries.
     """
     mask = len(slots) - 1
     room = min(len(flows), len(slots) // 2)
     group_room = min(len(groups), len(group_slots) // 2)
-    values = np.empty(_AHEAD, np.uint64)
-    keys = np.empty(_AHEAD, np.int64)
     seen = start
     for i in range(start, len(rows)):
         # A packet opens at most one flow and one group, and two holes in each direction.
         if fill[0] >= room or fill[1] >= group_room or pool[1] + 4 >= len(holes):
             return i
         if i == seen:
-            seen = min(i + _AHEAD, len(rows))
+            seen = min(i + AHEAD, len(rows))
             ahead = i
             _look_ahead(rows, i, seen, flows, slots, values, keys)
         row = rows[i]
