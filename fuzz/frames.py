@@ -33,17 +33,18 @@ from seeds import LINKS, corpora, frames  # noqa: E402
 
 from pcap_tools.capture import Batch  # noqa: E402
 from pcap_tools.decode import Decoder  # noqa: E402
-from pcap_tools.edits import COUNTS  # noqa: E402
+from pcap_tools.edits import COUNTS, MAX_EDITS  # noqa: E402
 from pcap_tools.flows import FlowTracker  # noqa: E402
 from pcap_tools.forecast import forecast  # noqa: E402
 from pcap_tools.packet import IP, PORTS, VERIFIABLE, PacketRows  # noqa: E402
-from pcap_tools.patch import patch_all  # noqa: E402
+from pcap_tools.patch import Edits, patch_all  # noqa: E402
+from pcap_tools.plain import mark_plain  # noqa: E402
 from pcap_tools.policy import Policy  # noqa: E402
 from pcap_tools.readdress import FreshAddresses, Readdress  # noqa: E402
+from pcap_tools.scan import analyse_batch  # noqa: E402
 from pcap_tools.space import Space  # noqa: E402
 from pcap_tools.stand_ins import AddressBook, Scheme, fill_line, new_tables  # noqa: E402
 from pcap_tools.table import flow_columns  # noqa: E402
-from pcap_tools.template import analyse_batch  # noqa: E402
 from pcap_tools.write import PcapWriter  # noqa: E402
 
 BATCH = 8192
@@ -102,7 +103,7 @@ def check_flows(batch: Batch, work: Path) -> None:
 
 
 def check_rewrite(batch: Batch, work: Path) -> None:
-    """Addresses given anew: nothing but addresses and checksums changes, at most two packets'."""
+    """Addresses given anew: nothing but addresses and checksums changes, of so many edits."""
     whole = batch.first // BATCH % 8 == 0 or len(batch) < BATCH
     original = _octets(batch) if whole else []
     book = AddressBook()
@@ -118,11 +119,12 @@ def check_rewrite(batch: Batch, work: Path) -> None:
     fill_line(scheme, 0, v4, v6, 0)
     book.relabel(rows, slots)
     book.relabel(quotes, slots)
-    patch_all(batch.data.ctypes.data, batch.offset, rows, quotes, v4, v6)
+    edits = Edits(quotes, np.zeros(1, np.uint64)) if len(quotes) else None
+    patch_all(batch.data.ctypes.data, batch.offset, rows, edits, v4, v6)
     # Wrong checksums were put right before.
     general = _octets(batch)
     for old, new in zip(before, general, strict=False):
-        assert np.count_nonzero(old != new) <= 2 * (32 + 2 + 2)
+        assert np.count_nonzero(old != new) <= (1 + MAX_EDITS) * (32 + 2 + 2)
     _restore(batch, original)
     _readdress(batch)
     for number, (one, two) in enumerate(zip(_octets(batch), general, strict=True)):
@@ -134,7 +136,10 @@ def _readdress(batch: Batch) -> None:
     batch = replace(batch, first=0)
     tracker = FlowTracker()
     readdress = Readdress(FreshAddresses("fuzz"))
-    readdress.collect(batch, tracker.update(batch, Decoder()(batch)))
+    rows = Decoder()(batch)
+    owner = tracker.update(batch, rows)
+    mark_plain(batch.data, batch.offset, batch.caplen, batch.link, rows)
+    readdress.collect(batch, rows, owner)
     table = tracker.finish()
     readdress.settle(table, np.ones(len(table) + 4, np.bool_))
     readdress.apply(batch, table.owner, table.direction)

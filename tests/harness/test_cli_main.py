@@ -85,7 +85,11 @@ def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
         (["corpus", "clean"], "probebench corpus clean", "Missing argument 'IN...'"),
         (["corpus", "clean", "x"], "probebench corpus clean", "Missing option"),
         (["sweep"], "probebench sweep", "Missing argument"),
-        (["corpus", "remap", "x", "-o", "y"], "probebench corpus remap", "'--key'"),
+        (
+            ["corpus", "expand", "x", "-o", "y", "--iterations", "1"],
+            "probebench corpus expand",
+            "'--key'",
+        ),
         (
             ["corpus", "expand", "x", "-o", "y", "--key", "k", "--iterations", "0"],
             "probebench corpus expand",
