@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,8 @@ class FlowTable:
     bad_checksums: I64 | None = None
     closed: U8 | None = None
     sizes: U16 | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `judge` found, by policy."""
 
     def __len__(self) -> int:
         return len(self.rows)

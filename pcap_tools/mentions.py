@@ -9,14 +9,16 @@ more than the packet (compressed in an odd way, cut, or continued in the next se
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pcap_tools.capture import Batch
-from pcap_tools.edits import KIND, Book, seek
+from pcap_tools.edits import KIND
 from pcap_tools.kernels import (
     I32,
     I64,
-    U8,
+    U64,
     as_int,
     inner,
     kernel,
@@ -27,9 +29,8 @@ from pcap_tools.kernels import (
     swap64,
 )
 from pcap_tools.layers import big16
-from pcap_tools.plan import AddressPlan
+from pcap_tools.plan import CLASSES, AddressPlan
 from pcap_tools.ports import transport
-from pcap_tools.stand_ins import AddressBook
 
 __all__ = ["MENTIONS", "Mentions"]
 
@@ -38,13 +39,32 @@ _DNS, _FTP, _SIP = 0, 1, 2
 _DOT, _COMMA, _COLON = 46, 44, 58
 
 
-class Mentions:
-    """Counts the packets of a capture whose payload quotes a mapped address of the book."""
+class Mapped(NamedTuple):
+    """The addresses that a plan maps: sorted columns of each class, lower and upper halves."""
 
-    def __init__(self, book: AddressBook, plan: AddressPlan) -> None:
-        self._book = book
-        self._mapped: U8 = np.zeros(max(1, len(book)), np.uint8)
-        self._mapped[: len(book)] = plan.maps(*book.columns())
+    home4: U64
+    home4_high: U64
+    external4: U64
+    external4_high: U64
+    home6: U64
+    home6_high: U64
+    external6: U64
+    external6_high: U64
+
+
+def _mapped_of(plan: AddressPlan) -> Mapped:
+    columns = []
+    for name in CLASSES:
+        group = plan.ranked[name]
+        columns += [np.ascontiguousarray(group.low), np.ascontiguousarray(group.high)]
+    return Mapped(*columns)
+
+
+class Mentions:
+    """Counts the packets of a capture whose payload quotes an address that the plan maps."""
+
+    def __init__(self, plan: AddressPlan) -> None:
+        self._mapped = _mapped_of(plan)
         self._found = np.zeros((len(MENTIONS), 2), np.int64)
 
     def look(self, batch: Batch, rows: I32, numbers: I64 | None = None) -> None:
@@ -56,7 +76,7 @@ class Mentions:
             numbers = np.arange(batch.first, batch.first + len(batch))
         sizes = batch.caplen.astype(np.int64)
         data = batch.data.ctypes.data
-        _look(data, batch.offset, sizes, rows, numbers, self._book.book, self._mapped, self._found)
+        _look(data, batch.offset, sizes, rows, numbers, self._mapped, self._found)
 
     def report(self) -> dict[str, dict[str, int]]:
         """By protocol: how many packets, and the number of the first, counted from 1."""
@@ -74,8 +94,7 @@ def _look(
     sizes: I64,
     rows: I32,
     numbers: I64,
-    book: Book,
-    mapped: U8,
+    mapped: Mapped,
     found: I64,
 ) -> None:
     for index in range(offsets.size):
@@ -99,9 +118,9 @@ def _look(
         if body >= size or body < place + 8:
             continue
         if kind == _DNS:
-            hit = _dns(frame, body + (2 if protocol == 6 else 0), size, book, mapped)
+            hit = _dns(frame, body + (2 if protocol == 6 else 0), size, mapped)
         else:
-            hit = _text(frame, body, size, kind == _FTP, book, mapped)
+            hit = _text(frame, body, size, kind == _FTP, mapped)
         if hit:
             if found[kind, 0] == 0:
                 found[kind, 1] = numbers[index] + 1
@@ -116,15 +135,31 @@ def _protocol(port: int) -> int:
 
 
 @inner
-def _is_mapped4(value: np.uint64, book: Book, mapped: U8) -> bool:
-    number = seek(book, np.uint64(4), np.uint64(0), value)
-    return number >= 0 and mapped[number] != 0
+def _among(high: U64, low: U64, one: np.uint64, two: np.uint64) -> bool:
+    """Whether an address is in sorted columns."""
+    begin, end = 0, low.size
+    while begin < end:
+        middle = (begin + end) >> 1
+        if high[middle] < one or (high[middle] == one and low[middle] < two):
+            begin = middle + 1
+        else:
+            end = middle
+    return bool(begin < low.size and high[begin] == one and low[begin] == two)
 
 
 @inner
-def _is_mapped6(high: np.uint64, low: np.uint64, book: Book, mapped: U8) -> bool:
-    number = seek(book, np.uint64(6), high, low)
-    return number >= 0 and mapped[number] != 0
+def _is_mapped4(value: np.uint64, mapped: Mapped) -> bool:
+    zero = np.uint64(0)
+    return _among(mapped.home4_high, mapped.home4, zero, value) or _among(
+        mapped.external4_high, mapped.external4, zero, value
+    )
+
+
+@inner
+def _is_mapped6(high: np.uint64, low: np.uint64, mapped: Mapped) -> bool:
+    return _among(mapped.home6_high, mapped.home6, high, low) or _among(
+        mapped.external6_high, mapped.external6, high, low
+    )
 
 
 @inner
@@ -138,7 +173,7 @@ def _digit(byte: int, base: int) -> int:
 
 
 @inner
-def _dns(frame: int, begin: int, end: int, book: Book, mapped: U8) -> bool:
+def _dns(frame: int, begin: int, end: int, mapped: Mapped) -> bool:
     """True when a DNS message's records hold a mapped address, or a PTR name spells one."""
     if begin + 12 > end:
         return False
@@ -158,7 +193,7 @@ def _dns(frame: int, begin: int, end: int, book: Book, mapped: U8) -> bool:
         if place + 4 > end:
             return False
         kind = big16(frame + place)
-        if kind == 12 and _pointer(frame, name, end, book, mapped):
+        if kind == 12 and _pointer(frame, name, end, mapped):
             return True
         if turn < questions:
             place += 4
@@ -169,18 +204,18 @@ def _dns(frame: int, begin: int, end: int, book: Book, mapped: U8) -> bool:
         place += 10
         if place + length > end:
             return False
-        if kind == 1 and length == 4 and _is_mapped4(swap32(load32(frame + place)), book, mapped):
+        if kind == 1 and length == 4 and _is_mapped4(swap32(load32(frame + place)), mapped):
             return True
         if kind == 28 and length == 16:
             high, low = swap64(load64(frame + place)), swap64(load64(frame + place + 8))
-            if _is_mapped6(high, low, book, mapped):
+            if _is_mapped6(high, low, mapped):
                 return True
         place += length
     return False
 
 
 @inner
-def _pointer(frame: int, place: int, end: int, book: Book, mapped: U8) -> bool:
+def _pointer(frame: int, place: int, end: int, mapped: Mapped) -> bool:
     """True when a name such as 4.3.2.1.in-addr.arpa or …ip6.arpa spells a mapped address."""
     value4, high, low = np.uint64(0), np.uint64(0), np.uint64(0)
     labels = 0
@@ -190,9 +225,9 @@ def _pointer(frame: int, place: int, end: int, book: Book, mapped: U8) -> bool:
             return False
         first = as_int(load_u8(frame + place + 1)) | 32
         if labels == 4 and length == 7 and first == 105:  # in-addr
-            return _is_mapped4(value4, book, mapped)
+            return _is_mapped4(value4, mapped)
         if labels == 32 and length == 3 and first == 105:  # ip6
-            return _is_mapped6(high, low, book, mapped)
+            return _is_mapped6(high, low, mapped)
         if length > 3 or labels >= 32:
             return False
         number, nibble = 0, 0
@@ -214,7 +249,7 @@ def _pointer(frame: int, place: int, end: int, book: Book, mapped: U8) -> bool:
 
 
 @inner
-def _text(frame: int, begin: int, end: int, commas: bool, book: Book, mapped: U8) -> bool:
+def _text(frame: int, begin: int, end: int, commas: bool, mapped: Mapped) -> bool:
     """True when a text holds a mapped address: dotted (with `commas` also 1,2,3,4) or IPv6."""
     before = 32
     place = begin
@@ -225,10 +260,10 @@ def _text(frame: int, begin: int, end: int, commas: bool, book: Book, mapped: U8
             good, value = _quad(frame, place, end, as_int(_DOT))
             if not good and commas:
                 good, value = _quad(frame, place, end, as_int(_COMMA))
-            if good and _is_mapped4(value, book, mapped):
+            if good and _is_mapped4(value, mapped):
                 return True
             good, high, low = _colons(frame, place, end)
-            if good and _is_mapped6(high, low, book, mapped):
+            if good and _is_mapped6(high, low, mapped):
                 return True
         before = byte
         place += 1

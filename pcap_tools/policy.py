@@ -100,6 +100,13 @@ def judge(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
     A flow that is closed (`table.closed`) is not unterminated. Without `table.bad_checksums`, no
     checksum is wrong.
     """
+    if policy not in table.memo:
+        table.memo[policy] = _judged(table, policy)
+    found: tuple[list[str], U8] = table.memo[policy]
+    return found
+
+
+def _judged(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
     rows, state = table.rows, table.state
     tcp = rows["proto"] == _TCP
     sent = rows["packets"]
@@ -144,4 +151,6 @@ def packet_rules(policy: Policy) -> dict[int, str]:
 
 
 def _in(state: U8, *names: str) -> npt.NDArray[np.bool_]:
-    return np.isin(state, [STATES.index(name) for name in names])
+    wanted = np.zeros(256, np.bool_)
+    wanted[[STATES.index(name) for name in names]] = True
+    return wanted[state]

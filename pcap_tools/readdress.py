@@ -120,9 +120,7 @@ class Readdress:
         run = {"first": self.wanted.iteration, "iterations": 1}
         self.plan = replace(plan, run=run)
         if self._quoting:
-            # A payload may quote an address that only plain packets have.
-            self._book.enter(ends, upper, lower)
-            self.mentions = Mentions(self._book, self.plan)
+            self.mentions = Mentions(self.plan)
         self._prepare(table)
         return self.plan
 

@@ -174,7 +174,7 @@ def by_frames(
             reuse = ports.reuse(plan, book)
         tables = _tables(book, plan, options.iteration)
         plan = replace(plan, run={"first": options.iteration, "iterations": 1})
-        mentions = Mentions(book, plan)
+        mentions = Mentions(plan)
         job = _Job(book, tables, numbered, plan, options, ports, table, mentions)
         packets, octets = job.write(capture, output)
         ignored = capture.ignored_bytes

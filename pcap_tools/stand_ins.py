@@ -42,11 +42,6 @@ class AddressBook:
         self.book = _empty_book(1 << (need - 1).bit_length())
         _reenter(old, self.book)
 
-    def enter(self, version: U8, high: U64, low: U64) -> None:
-        """Number addresses that are no frame's; those that have a number keep it."""
-        self.reserve(len(version))
-        _enter(self.book, version, high.ravel(), low.ravel())
-
     def columns(self) -> tuple[U8, U64, U64]:
         """Version, high and low half of all addresses, in numbering order."""
         rows = self.book.entries[: len(self)]
@@ -113,12 +108,6 @@ def _empty_book(room: int) -> Book:
         size=np.zeros(1, np.int64),
         broadcast=np.zeros(room, np.uint8),
     )
-
-
-@kernel
-def _enter(book: Book, version: U8, high: U64, low: U64) -> None:
-    for row in range(version.size):
-        intern(book, np.uint64(version[row]), high[row], low[row])
 
 
 @kernel

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from pcap_tools.ahead import ahead
 from pcap_tools.connstate import STATES
 from pcap_tools.errors import OutputError, PcapError
 from pcap_tools.flows import FlowTable
@@ -99,20 +100,26 @@ def row_texts(
     each row. JSON_BEFORE and JSON_END make JSON objects.
     """
     judged = judge(table, policy)
-    numbers = np.arange(len(table)) if flows is None else flows
-    for start in range(0, len(numbers), _ROWS_AT_ONCE):
-        columns = _columns(table, judged, numbers[start : start + _ROWS_AT_ONCE], before)
-        yield from format_rows(columns, end)
+    count = len(table) if flows is None else len(flows)
+
+    def columns() -> Iterator[list[Column]]:
+        for start in range(0, count, _ROWS_AT_ONCE):
+            part = slice(start, min(start + _ROWS_AT_ONCE, count))
+            yield _columns(table, judged, part if flows is None else flows[part], before)
+
+    for part in ahead(columns()):
+        yield from format_rows(part, end)
 
 
 def _columns(
     table: FlowTable,
     judged: tuple[list[str], U8],
-    numbers: I64,
+    which: slice | I64,
     before: Sequence[bytes] = (),
 ) -> list[Column]:
-    names, reason = judged[0], judged[1][numbers]
-    rows, state, missing = table.rows[numbers], table.state[numbers], table.missing[numbers]
+    names, reason = judged[0], judged[1][which]
+    rows, state, missing = table.rows[which], table.state[which], table.missing[which]
+    numbers = np.arange(which.start, which.stop) if isinstance(which, slice) else which
     proto = rows["proto"]
     tcp = proto == _TCP
     icmp = (proto == 1) | (proto == 58)
@@ -231,7 +238,7 @@ def _write_parquet(table: FlowTable, policy: Policy, stream: IO[bytes]) -> None:
             return pyarrow.LargeStringArray.from_buffers(len(low), *buffers[1:]).cast("string")
         return pyarrow.array(_as_list(column), pyarrow.string())
 
-    columns = _columns(table, judge(table, policy), np.arange(len(table)))
+    columns = _columns(table, judge(table, policy), slice(0, len(table)))
     arrays = [arrow(column) for column in columns]
     parquet.write_table(pyarrow.table(dict(zip(COLUMNS, arrays, strict=True))), stream)
 
