@@ -96,7 +96,11 @@ def lookup(plan: AddressPlan, iteration: int, version: U8, high: U64, low: U64) 
         ranks = group.originals.ranks(high[rows], low[rows])
         found = ranks >= 0
         here = rows[found]
-        new_high[here], new_low[here] = group.stand_ins(iteration, ranks[found])
+        if len(here) <= group.count:
+            new_high[here], new_low[here] = group.stand_ins(iteration, ranks[found])
+        else:  # addresses come again and again: each is mapped once
+            all_high, all_low = group.stand_ins(iteration, np.arange(group.count))
+            new_high[here], new_low[here] = all_high[ranks[found]], all_low[ranks[found]]
         rows = rows[~found]
     return new_high, new_low
 
