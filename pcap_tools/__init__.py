@@ -33,45 +33,69 @@ if TYPE_CHECKING:
     from pcap_tools import errors as errors
     from pcap_tools.capture import Batch, Capture, open_capture
     from pcap_tools.clean import CleanReport, clean
+    from pcap_tools.convert import Conversion, convert
     from pcap_tools.errors import PcapError
     from pcap_tools.expand import ExpandOptions, ExpandReport, expand
     from pcap_tools.flows import FlowTable, flow_table
+    from pcap_tools.hygiene import Hygiene
+    from pcap_tools.impair import Fault, ImpairReport, impair
     from pcap_tools.inspect import Inspection, inspect
+    from pcap_tools.merge import MergeReport, merge
     from pcap_tools.plan import AddressPlan
     from pcap_tools.policy import Policy
+    from pcap_tools.readdress import FreshAddresses
     from pcap_tools.remap import RemapReport, remap
+    from pcap_tools.split import SplitOptions, SplitReport, split
 
 __all__ = [
     "AddressPlan",
     "Batch",
     "Capture",
     "CleanReport",
+    "Conversion",
     "ExpandOptions",
     "ExpandReport",
+    "Fault",
     "FlowTable",
+    "FreshAddresses",
+    "Hygiene",
+    "ImpairReport",
     "Inspection",
+    "MergeReport",
     "PcapError",
     "Policy",
     "RemapReport",
+    "SplitOptions",
+    "SplitReport",
     "clean",
+    "convert",
     "errors",
     "expand",
     "flow_table",
+    "impair",
     "inspect",
+    "merge",
     "open_capture",
     "remap",
+    "split",
 ]
 
 _MODULES = {
     "capture": ("Batch", "Capture", "open_capture"),
     "clean": ("CleanReport", "clean"),
+    "convert": ("Conversion", "convert"),
     "errors": ("PcapError",),
     "expand": ("ExpandOptions", "ExpandReport", "expand"),
     "flows": ("FlowTable", "flow_table"),
+    "hygiene": ("Hygiene",),
+    "impair": ("Fault", "ImpairReport", "impair"),
     "inspect": ("Inspection", "inspect"),
+    "merge": ("MergeReport", "merge"),
     "plan": ("AddressPlan",),
     "policy": ("Policy",),
+    "readdress": ("FreshAddresses",),
     "remap": ("RemapReport", "remap"),
+    "split": ("SplitOptions", "SplitReport", "split"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

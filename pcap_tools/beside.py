@@ -22,19 +22,26 @@ __all__ = ["compile_beside"]
 _LONGEST = 60.0  # s to wait for the other process before compiling here
 
 # A part: a kernel that tells whether it is cached (module, name), and the modules it compiles.
-_TABLES = frozenset({"text"})
-_REWRITE = _TABLES | {
-    "addresses",
-    "analyse_plain",
-    "edits",
-    "patch",
-    "permute",
-    "pools",
-    "space",
-    "stand_ins",
-    "write",
+_TRACK = frozenset({"connstate", "flowkey", "tcp", "track"})
+_REWRITE = frozenset(
+    {
+        "addresses",
+        "analyse_plain",
+        "edits",
+        "patch",
+        "permute",
+        "pools",
+        "readdress",
+        "space",
+        "stand_ins",
+        "write",
+    }
+)
+_PARTS = {
+    "track": ("track", "track_rows", _TRACK),
+    "rewrite": ("plain", "swap_plain", _REWRITE),
+    "clean": ("plain", "swap_plain", _REWRITE | {"text"}),
 }
-_PARTS = {"tables": ("text", "_format", _TABLES), "rewrite": ("plain", "swap_plain", _REWRITE)}
 
 
 def compile_beside(part: str) -> None:

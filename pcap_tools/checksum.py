@@ -14,9 +14,9 @@ import sys
 
 import numpy as np
 
-from pcap_tools.kernels import U64, inner, load16, load64, load_u8, sum_blocks, swap16
+from pcap_tools.kernels import inner, load16, load64, load_u8, sum_blocks, swap16
 
-__all__ = ["fold", "pseudo_sum", "sum_words", "sum_words_of", "without", "word_sums"]
+__all__ = ["fold", "pseudo_sum", "sum_words", "sum_words_of", "without"]
 
 _ONES = np.uint64(0xFFFF)
 _TAIL = np.uint64(0 if sys.byteorder == "little" else 8)  # an odd last byte is padded behind
@@ -63,12 +63,6 @@ def sum_words_of(word: np.uint64) -> np.uint64:
         + ((word >> np.uint64(32)) & _ONES)
         + (word >> np.uint64(48))
     )
-
-
-def word_sums(loaded: U64) -> U64:
-    """`sum_words_of` for an array of loaded words."""
-    shifts = (np.uint64(0), np.uint64(16), np.uint64(32), np.uint64(48))
-    return sum((loaded >> shift) & _ONES for shift in shifts)  # type: ignore[return-value]
 
 
 @inner

@@ -165,7 +165,7 @@ def clean(
     """
     policy = policy or Policy()
     output = Path(output)
-    compile_beside("tables" if fresh is None else "rewrite")
+    compile_beside("track" if fresh is None else "clean")
     with open_prepared(paths, hygiene) as capture:
         refuse_inputs(output, capture.paths)
         if fresh is not None and policy.inner:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pcap_tools.beside import compile_beside
 from pcap_tools.capture import open_capture
 from pcap_tools.connstate import STATES
 from pcap_tools.flowrow import FlowRows
@@ -73,6 +74,7 @@ def inspect(
 ) -> Inspection:
     """Read captures and tell what is in them. Raises CaptureError."""
     policy = policy or Policy()
+    compile_beside("track")
     with open_capture(paths) as capture:
         surveyor = Surveyor()
         table = read_table(surveyor.watch(capture), policy.idle_s, progress, policy=policy)

@@ -16,10 +16,21 @@ import numpy.typing as npt
 
 from pcap_tools.batches import part_of
 from pcap_tools.capture import Batch
-from pcap_tools.checksum import word_sums
-from pcap_tools.edits import APART, COUNTS, IP_BASE, KIND, QUOTE, QUOTING, SOURCE, TARGET
+from pcap_tools.edits import (
+    APART,
+    COUNTS,
+    IP_BASE,
+    KIND,
+    QUOTE,
+    QUOTING,
+    SOURCE,
+    TARGET,
+    Book,
+    intern,
+)
+from pcap_tools.flowrow import FlowRows
 from pcap_tools.flows import FlowTable
-from pcap_tools.kernels import I32, I64, U8, U32, U64
+from pcap_tools.kernels import I32, I64, U8, U32, U64, kernel
 from pcap_tools.memory import doubled, reserve
 from pcap_tools.mentions import Mentions
 from pcap_tools.packet import PacketRows
@@ -29,12 +40,13 @@ from pcap_tools.plan import AddressPlan, plan_of
 from pcap_tools.scan import analyse_batch
 from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook, lookup
-from pcap_tools.tables import tables_of
+from pcap_tools.tables import Tables, tables_of
 
 __all__ = ["FreshAddresses", "Readdress"]
 
 _SPECIAL = 4  # owner codes below 0
 _LATE = 1 << 40  # owners from here on are packet numbers
+_FLOWS = 1 << 14  # numbered at once
 _PENDING = 1 << 20  # pairs that wait to be made distinct
 
 
@@ -98,16 +110,15 @@ class Readdress:
         used = np.unique(numbers[kept[owners]])
         self._pairs, self._odd = [], self._odd[: len(table)].copy()
         del owners, numbers, late
-        rows = table.rows
-        named_by = kept[_SPECIAL:] & (rows["packets"].sum(axis=1) > self._odd[: len(table)])
-        ends = np.repeat(rows["version"][named_by], 2)
-        upper, lower = rows["hi"][named_by].ravel(), rows["lo"][named_by].ravel()
+        named_by = kept[_SPECIAL:] & (table.rows["packets"].sum(axis=1) > self._odd)
+        ends, numbers = _ends_of(table.rows, named_by)
+        everyone = ends.columns()
         version, high, low = self._book.columns()
         broadcast = self._book.book.broadcast[: len(self._book)] != 0
         named = (
-            np.concatenate([ends, version[used]]),
-            np.concatenate([upper, high[used]]),
-            np.concatenate([lower, low[used]]),
+            np.concatenate([everyone[0], version[used]]),
+            np.concatenate([everyone[1], high[used]]),
+            np.concatenate([everyone[2], low[used]]),
         )
         if self.wanted.plan is None:
             stay = np.concatenate([np.zeros(len(ends), np.bool_), broadcast[used]])
@@ -121,7 +132,7 @@ class Readdress:
         self.plan = replace(plan, run=run)
         if self._quoting:
             self.mentions = Mentions(self.plan)
-        self._prepare(table)
+        self._prepare(everyone, numbers)
         return self.plan
 
     def apply(self, batch: Batch, owner: I32, direction: U8, numbers: I64 | None = None) -> None:
@@ -202,18 +213,35 @@ class Readdress:
         width = max(len(self._book), 1)
         return np.column_stack(np.divmod(np.unique(owners * width + numbers), width))
 
-    def _prepare(self, table: FlowTable) -> None:
-        """Stand-ins by flow end for plain frames, by slot for the others."""
-        rows = table.rows
-        version = np.repeat(rows["version"], 2)
-        low, high = rows["lo"].ravel(), rows["hi"].ravel()
-        high, low = lookup(self.plan, self.wanted.iteration, version, high, low)
-        loaded = low.astype(">u4").view(np.uint32).astype(np.uint64)
-        self._ends4: U64 = loaded | (word_sums(loaded) << np.uint64(32))
+    def _prepare(self, ends: tuple[U8, U64, U64], numbers: I32) -> None:
+        """Stand-ins by flow end for plain frames, by the book's number for the others."""
+        tables = self._stand_ins(ends)
+        numbers = np.maximum(numbers, 0)  # ends that no plain frame has get any
+        self._ends4: U64 = tables.v4[0][numbers]
         self._ends6: U64 = np.zeros((1, 3), np.uint64)
-        if (version == 6).any():
-            upper, lower = high.astype(">u8").view(np.uint64), low.astype(">u8").view(np.uint64)
-            self._ends6 = np.column_stack([upper, lower, word_sums(upper) + word_sums(lower)])
-        version, high, low = self._book.columns()
-        high, low = lookup(self.plan, self.wanted.iteration, version, high, low)
-        self._tables = tables_of(version, high, low)
+        if (ends[0] == 6).any():
+            self._ends6 = tables.v6[0][numbers]
+        self._tables = self._stand_ins(self._book.columns())
+
+    def _stand_ins(self, addresses: tuple[U8, U64, U64]) -> Tables:
+        high, low = lookup(self.plan, self.wanted.iteration, *addresses)
+        return tables_of(addresses[0], high, low)
+
+
+def _ends_of(rows: FlowRows, wanted: npt.NDArray[np.bool_]) -> tuple[AddressBook, I32]:
+    """Every address of the wanted flows' ends, numbered, and the number at 2 × flow + end (−1)."""
+    book, numbers = AddressBook(), np.full(2 * len(rows), -1, np.int32)
+    for start in range(0, len(rows), _FLOWS):
+        part = slice(start, start + _FLOWS)
+        book.reserve(2 * len(rows[part]))
+        _number_ends(rows[part], wanted[part], book.book, numbers[2 * start :])
+    return book, numbers
+
+
+@kernel
+def _number_ends(rows: FlowRows, wanted: npt.NDArray[np.bool_], book: Book, numbers: I32) -> None:
+    for i in range(len(rows)):
+        if wanted[i]:
+            for end in range(2):
+                number = intern(book, np.uint64(rows[i].version), rows[i].hi[end], rows[i].lo[end])
+                numbers[2 * i + end] = number

@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from pcap_tools.capture import Batch
-from pcap_tools.connstate import conn_states
 from pcap_tools.expand import ExpandOptions, expand, file_header
-from pcap_tools.flowrow import FLOW, HOLE
-from pcap_tools.flows import FlowTable
-from pcap_tools.packet import packet_rows
+from pcap_tools.flowrow import FLOW
+from pcap_tools.flows import FlowTable, FlowTracker
+from pcap_tools.packet import PacketRows, packet_rows
 from pcap_tools.plain import mark_plain
 from pcap_tools.readdress import FreshAddresses, Readdress
 from pcap_tools.table import write_flows
-from pcap_tools.tcp import missing_bytes
-from pcap_tools.write import PcapWriter
+from pcap_tools.write import RECORD, PcapWriter
 
 __all__ = ["warm"]
 
@@ -26,46 +24,56 @@ __all__ = ["warm"]
 def warm(part: str = "expand") -> None:
     """Compile the kernels of a part into the cache, by running each on next to nothing.
 
-    "expand": all that the generator's host needs. "tables": what turns flows into text. "rewrite":
-    that, and what gives packets other addresses and writes them; see pcap_tools.beside.
+    "expand": all that the generator's host needs. "track": what makes flows of decoded packets.
+    "rewrite": what gives packets other addresses and writes them. "clean": that, and what turns
+    flows into text. See pcap_tools.beside.
     """
     if part == "expand":
         _expand_both_ways()
         return
+    batch = _two_packets()
+    rows = packet_rows(2)
+    if part == "track":
+        tracker = FlowTracker()
+        tracker.update(batch, rows)
+        tracker.finish()
+        return
     table = _one_flow()
     with tempfile.TemporaryDirectory(prefix="warm-") as directory:
-        write_flows(table, Path(directory) / "flows.csv")
-        if part == "rewrite":
-            _rewrite(table, Path(directory))
+        _rewrite(batch, rows, table, Path(directory))
+        if part == "clean":
+            write_flows(table, Path(directory) / "flows.csv")
 
 
 def _one_flow() -> FlowTable:
     rows = np.zeros(1, FLOW)
-    rows["version"], rows["proto"] = 4, 17
+    rows["version"], rows["proto"], rows["packets"] = 4, 17, 1
     rows["lo"] = [[0x0A000001, 0x08080808]]
-    rows["hole"] = -1
-    state, missing = np.zeros(1, np.uint8), np.zeros(1, np.int64)
-    conn_states(rows, state)
-    missing_bytes(rows, np.zeros(1, HOLE), missing)
+    nothing = np.zeros(1, np.uint8), np.zeros(1, np.int64)
     owner, direction = np.zeros(2, np.int32), np.zeros(2, np.uint8)
-    return FlowTable(rows, state, missing, owner, direction, 0, 0, np.zeros((5, 2), np.int64))
+    return FlowTable(rows, *nothing, owner, direction, 0, 0, np.zeros((5, 2), np.int64))
 
 
-def _rewrite(table: FlowTable, directory: Path) -> None:
+def _two_packets() -> Batch:
+    """As they lie in a savefile: a plain one, and one to everybody with no more addresses."""
     plain = _frame()
-    odd = b"\xff" * 6 + plain[6:]  # to everybody: not plain, but with no more addresses
-    data = np.frombuffer(bytearray(bytes(16) + plain + bytes(16) + odd), np.uint8)
+    data = bytes(RECORD) + plain + bytes(RECORD) + b"\xff" * 6 + plain[6:]
     size = np.full(2, len(plain), np.uint32)
-    offset = np.array([16, 32 + len(plain)])
-    batch = Batch(data, offset, size, size, np.zeros(2, np.int64), 1, 0)
-    rows, keep = packet_rows(2), np.ones(2, np.bool_)
+    offset = np.array([RECORD, 2 * RECORD + len(plain)])
+    return Batch(
+        np.frombuffer(bytearray(data), np.uint8), offset, size, size, np.zeros(2, np.int64), 1, 0
+    )
+
+
+def _rewrite(batch: Batch, rows: PacketRows, table: FlowTable, directory: Path) -> None:
     mark_plain(batch.data, batch.offset, batch.caplen, batch.link, rows)
     readdress = Readdress(FreshAddresses("warm"))
     readdress.collect(batch, rows, table.owner)
     readdress.settle(table, np.ones(5, np.bool_))
     readdress.apply(batch, table.owner, table.direction)
     with PcapWriter(directory / "out.pcap") as writer:
-        writer.write_records(data, size.astype(np.uint16), keep)
+        sizes = batch.caplen.astype(np.uint16)
+        writer.write_records(batch.data, sizes, np.ones(2, np.bool_))
 
 
 def _frame() -> bytes:

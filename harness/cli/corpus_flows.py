@@ -112,7 +112,7 @@ def flows(
     policy = policy_of(keep, drop, edge, idle, flows_by, checksums)
     check_suffix(output)
     check_outputs([output], inputs)
-    compile_beside("tables")
+    compile_beside("track")
     with open_capture(inputs) as capture, progress() as tell:
         table = read_table(capture, policy.idle_s, tell, policy=policy)
         write_flows(table, output, policy)
