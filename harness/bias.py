@@ -41,7 +41,9 @@ def run_bias(sweeper: Sweeper, raw: Path | None, pps: float, seconds: float) -> 
 
 
 def _loop(session: Session, corpus: Corpus, *, unique: bool) -> Generator:
-    generator = LoopReplay(session.rig.transmit.host, session.inventory.generator, unique_ip=unique)
+    generator = LoopReplay(
+        session.rig.transmit[0].host, session.inventory.generator, unique_ip=unique
+    )
     generator.prepare(corpus)
     return generator
 

@@ -18,6 +18,7 @@ __all__ = [
     "DueEvent",
     "Failure",
     "GateResult",
+    "Identity",
     "InterfaceCounters",
     "Ledger",
     "Load",
@@ -27,14 +28,19 @@ __all__ = [
     "SignatureScore",
 ]
 
-Axis = Literal["pps", "flows"]
+Axis = Literal["pps", "flows", "bps", "concurrent"]
+Identity = Literal["flow", "template"]
 Pacing = Literal["pps", "timestamps"]
 Severity = Literal["info", "warning", "invalid"]
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked of the generator: `value` packets/s or new flows/s during `duration` s."""
+    """What is asked of the generator during `duration` s: `value` on an axis.
+
+    The axes mean the same for every generator: packets/s, new flows/s, bits/s of frames (without
+    FCS, preamble and gap), or concurrent flows in the steady state.
+    """
 
     axis: Axis
     value: float
@@ -73,7 +79,8 @@ class Schedule:
     all are played out whole. `seconds` is the intended duration on the wire. `pacing` is "pps"
     (constant packet rate) or "timestamps" (due times t_j + iΔ). `pps`, `bps` and `flows_per_s` are
     those of the steady state. `steady_fraction` is the share of `seconds` in which the full number
-    of iterations is in flight.
+    of iterations is in flight. A generator that counts in other units says in `how` what the load
+    became ("multiplier 12.5: 2,000 flows/s of 160 templates") and keeps the numbers in `settings`.
     """
 
     load: Load
@@ -90,6 +97,8 @@ class Schedule:
     flows_per_s: float
     concurrent_flows: float
     steady_fraction: float
+    how: str = ""
+    settings: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,9 @@ class Sent:
     """What the generator says it sent, with the time it really took.
 
     `failed` counts packets that the generator tried and could not send. `wire_packets` is what the
-    transmitting interface counted (None when it could not be read).
+    transmitting interfaces counted (None when it could not be read).
+    `templates` gives the flows sent of each template where the addresses are the generator's own;
+    `extra` what else it says of itself (queue full, drops, retransmissions), under its own names.
     """
 
     packets: int
@@ -109,6 +120,8 @@ class Sent:
     ended_ns: int
     wire_packets: int | None = None
     wire_bytes: int | None = None
+    templates: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +149,10 @@ class InterfaceCounters:
     def since(self, earlier: InterfaceCounters) -> InterfaceCounters:
         """Difference to an earlier reading of the same interface."""
         return InterfaceCounters(*(getattr(self, n) - getattr(earlier, n) for n in self.__slots__))
+
+    def __add__(self, other: InterfaceCounters) -> InterfaceCounters:
+        """Sum over two interfaces, for generators that send on both sides of a tap."""
+        return InterfaceCounters(*(getattr(self, n) + getattr(other, n) for n in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +253,9 @@ class Detection:
 
     `low` and `high` bound `rate` at 95 %. `raised` counts all alerts; `repeated` those for an event
     already counted; `unexpected` distinct events that the reference does not have; `unmapped`
-    alerts whose addresses belong to no iteration sent.
+    alerts whose addresses belong to no iteration sent. `scored_by` is "flow" when every event
+    is one known flow, "template" when the generator chose the addresses and only (template,
+    signature) and the number of flows sent of each template are known.
     """
 
     due: int
@@ -249,6 +268,7 @@ class Detection:
     unexpected: int
     unmapped: int
     by_signature: tuple[SignatureScore, ...]
+    scored_by: Identity = "flow"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """From a load to iterations: the arithmetic every generator shares.
 
 One iteration of the corpus has P packets, F flows and lasts T seconds; iterations start every
-Δ seconds. In the steady state the packet rate is P/Δ and the rate of new flows F/Δ, whichever of
-the two was asked; with one corpus they cannot be set apart.
+Δ seconds. In the steady state the packet rate is P/Δ, the rate of new flows F/Δ, the bit rate 8B/Δ,
+and as many flows are open as their summed durations over Δ (Little's law), whichever was asked;
+with one corpus they cannot be set apart.
 """
 
 from __future__ import annotations
@@ -28,15 +29,22 @@ def plan(
 
     Raises ConfigError when the duration is too short for one iteration.
     """
-    size, share = (corpus.packets, "packets") if load.axis == "pps" else (corpus.flows, "flows")
+    size, share = {
+        "pps": (corpus.packets, "packets"),
+        "flows": (corpus.flows, "flows"),
+        "bps": (corpus.bytes * 8, "bits"),
+        "concurrent": (corpus.flow_seconds, "flow seconds"),
+    }[load.axis]
+    if size <= 0:
+        raise ConfigError(f"the corpus has no {share}, so it cannot be sent at a load of that axis")
     every = size / load.value
     iterations = math.floor(load.duration / every + 1e-9)
     if iterations < 1:
         raise ConfigError(
             f"load {load.value:g} {load.axis} for {load.duration:g} s is less than one iteration "
-            f"of the corpus ({size} {share}): it needs at least {every:.3g} s"
+            f"of the corpus ({size:g} {share}): it needs at least {every:.3g} s"
         )
-    pacing = pacing or ("pps" if load.axis == "pps" else "timestamps")
+    pacing = pacing or ("pps" if load.axis in ("pps", "bps") else "timestamps")
     started = iterations * every
     seconds = started if pacing == "pps" else started - every + corpus.span_s
     steady = max(0.0, (started - corpus.span_s) / seconds) if seconds else 0.0

@@ -27,6 +27,7 @@ from harness.model import (
     Sent,
     SignatureScore,
 )
+from harness.model_host import HostReading, HostTrial
 
 __all__ = ["SCHEMA", "RunDir", "RunInfo", "Trial"]
 
@@ -66,6 +67,7 @@ class Trial:
     gates: tuple[GateResult, ...] = ()
     failure: Failure | None = None
     sensor_cpu_s: float | None = None
+    host: HostTrial | None = None
 
     @property
     def valid(self) -> bool:
@@ -116,12 +118,22 @@ class Trial:
         ):
             if kw.get(key) is not None:
                 kw[key] = kind(**kw[key])
+        if kw.get("host") is not None:
+            kw["host"] = _host(kw["host"])
         if kw.get("detection") is not None:
             found = dict(kw["detection"])
             found["by_signature"] = tuple(SignatureScore(**s) for s in found["by_signature"])
             kw["detection"] = Detection(**found)
         kw["gates"] = tuple(GateResult(**g) for g in kw.get("gates") or ())
         return cls(**kw)
+
+
+def _host(data: dict[str, Any]) -> HostTrial:
+    readings = {
+        key: HostReading(**data[key]) if data[key] is not None else None
+        for key in ("before", "after")
+    }
+    return HostTrial(**{**data, **readings})
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,12 +83,13 @@ def open_session(
         spec = inventory.generator
         if profile.generator is not None:
             spec = spec.model_copy(update={"driver": profile.generator})
-        transmit = Port(hosts[spec.host], spec.interface)
-        receive = Port(hosts[inventory.sensor.host], inventory.sensor.interface)
-        check_transmit(transmit.host, inventory.hosts[spec.host], spec.interface)
+        source, target = hosts[spec.host], hosts[inventory.sensor.host]
+        for interface in spec.interfaces:
+            check_transmit(source, inventory.hosts[spec.host], interface)
+        listens = inventory.sensor.interface
         generator, sensor = (
-            make_generator(transmit.host, spec),
-            make_sensor(receive.host, inventory.sensor),
+            make_generator(source, spec),
+            make_sensor(target, inventory.sensor),
         )
         stack.callback(stop_quietly, generator, sensor)
         if profile.load.axis not in generator.axes:
@@ -100,11 +101,11 @@ def open_session(
         sensor.check()
         progress.say("corpus: to the generator host, by digest")
         generator.prepare(corpus)
-        reference = reference_for(files, receive.host, inventory.sensor, progress)
+        reference = reference_for(files, target, inventory.sensor, progress)
         named = f"{sensor.name} {sensor.version}"
         if earlier is not None:
             _same_reference(earlier, reference, named, run.path)
-        reference, notes = rehearse(corpus, plan, reference, receive.host, inventory.sensor)
+        reference, notes = rehearse(corpus, plan, reference, target, inventory.sensor)
         for note in notes:
             progress.say(f"warning: {note}")
         info = earlier or RunInfo(
@@ -125,14 +126,14 @@ def open_session(
         rig = Rig(
             generator=generator,
             sensor=sensor,
-            transmit=transmit,
-            receive=receive,
+            transmit=tuple(Port(source, interface) for interface in spec.interfaces),
+            receive=None if listens is None else Port(target, listens),
             reference=reference,
             invert=lambda addresses: invert_many(plan, addresses),
             directory=run.path,
             progress=progress,
             settle_timeout=profile.settle_timeout,
-            co_located=_boot_id(transmit.host) == _boot_id(receive.host),
+            co_located=_boot_id(source) == _boot_id(target),
         )
         yield Session(rig, corpus, plan, run, info, inventory)
 

@@ -18,6 +18,7 @@ from harness import gates, ledger
 from harness.detection import score
 from harness.errors import GeneratorFailed, HarnessError, SensorFailed
 from harness.generators.base import Generator
+from harness.hostwatch import HostWatch
 from harness.model import Counters, Detection, Failure, InterfaceCounters, Load, Reference, Schedule
 from harness.progress import Progress, count
 from harness.results import Phase, Trial
@@ -41,18 +42,23 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """Everything a trial needs and that stays the same from trial to trial."""
+    """Everything a trial needs and that stays the same from trial to trial.
+
+    `transmit` are the interfaces the generator sends on that its kernel knows (none where DPDK took
+    them), `receive` the sensor's (None where nobody can read it), `watch` the sampler on its host.
+    """
 
     generator: Generator
     sensor: Sensor
-    transmit: Port
-    receive: Port
+    transmit: tuple[Port, ...]
+    receive: Port | None
     reference: Reference
     invert: Invert
     directory: Path
     progress: Progress
     settle_timeout: float
     co_located: bool = False
+    watch: HostWatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,20 @@ def interface_counters(port: Port) -> InterfaceCounters:
         tx_dropped=read["tx_dropped"],
         tx_errors=read["tx_errors"],
     )
+
+
+def _sum(ports: tuple[Port, ...]) -> InterfaceCounters | None:
+    """Counters summed over interfaces; None where there is none to read."""
+    if not ports:
+        return None
+    first, *rest = (interface_counters(port) for port in ports)
+    return sum(rest, start=first)
+
+
+def _since(
+    after: InterfaceCounters | None, before: InterfaceCounters | None
+) -> InterfaceCounters | None:
+    return None if after is None or before is None else after.since(before)
 
 
 def _now() -> str:
@@ -124,6 +144,8 @@ def run_trial(
         trial = replace(trial, failure=Failure("host-failed", str(error)))
     finally:
         stop_quietly(source, rig.sensor)
+        if rig.watch is not None:
+            rig.watch.close()
     trial = replace(trial, ended=_now())
     context = gates.Context(rig.sensor.capabilities, rig.co_located, earlier, rig.reference.flows)
     return replace(trial, gates=gates.evaluate(trial, context))
@@ -144,15 +166,20 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
     sensor = rig.sensor
     sensor.prepare()
     before = sensor.snapshot()
-    nic0, port0 = interface_counters(rig.receive), interface_counters(rig.transmit)
+    if rig.watch is not None:
+        rig.watch.begin(sensor.footprint())
+    receive = () if rig.receive is None else (rig.receive,)
+    nic0, port0 = _sum(receive), _sum(rig.transmit)
     source.start(trial.schedule)
     _watch(rig, source, trial)
     sent = source.finish()
     settled = sensor.settle(rig.settle_timeout)
-    nic = interface_counters(rig.receive).since(nic0)
-    port = interface_counters(rig.transmit).since(port0)
+    nic = _since(_sum(receive), nic0)
+    port = _since(_sum(rig.transmit), port0)
+    host = rig.watch.end() if rig.watch is not None else None
     after = sensor.finish()
-    sent = replace(sent, wire_packets=port.tx_packets, wire_bytes=port.tx_bytes)
+    if port is not None:
+        sent = replace(sent, wire_packets=port.tx_packets, wire_bytes=port.tx_bytes)
     account = ledger.build(sent, nic, before, after, sensor.capabilities)
     trial = replace(
         trial,
@@ -161,6 +188,7 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
         after=after,
         nic=nic,
         port=port,
+        host=host,
         settled=settled,
         ledger=account,
         drop_rate=ledger.drop_rate(account),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -67,8 +67,16 @@ class GeneratorSpec(_Strict):
     driver: str = "tcpreplay"
     host: str
     interface: str
+    server_interface: str | None = (
+        None  # TRex: the server side of the tap; `interface` the client's
+    )
     cpus: str | None = None  # taskset list, e.g. "0"
-    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Every interface it sends on."""
+        return (self.interface, *((self.server_interface,) if self.server_interface else ()))
 
 
 class SensorSpec(_Strict):
@@ -76,14 +84,14 @@ class SensorSpec(_Strict):
 
     driver: str = "suricata"
     host: str
-    interface: str
+    interface: str | None = None  # None: a closed appliance, whose interface nobody can read
     home: tuple[str, ...] = ("10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12", "fc00::/7")
     rules: tuple[Path, ...] = ()
     workers: int = Field(default=1, ge=1)
     ring_size: int = Field(default=2048, ge=8)
     cpus: str | None = None
     binary: str = "suricata"
-    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("home")
     @classmethod
@@ -106,14 +114,19 @@ class Inventory(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Inventory:
-        for role, spec in (("generator", self.generator), ("sensor", self.sensor)):
-            if spec.host not in self.hosts:
-                raise ValueError(f"{role}.host = {spec.host!r} is not among [hosts]")
-            if spec.interface not in self.hosts[spec.host].interfaces:
-                raise ValueError(
-                    f"{role}.interface = {spec.interface!r} is not among "
-                    f"[hosts.{spec.host}.interfaces]"
-                )
+        sensor = self.sensor
+        for role, host in (("generator", self.generator.host), ("sensor", sensor.host)):
+            if host not in self.hosts:
+                raise ValueError(f"{role}.host = {host!r} is not among [hosts]")
+        named = [("generator.interface", self.generator.host, self.generator.interface)]
+        if self.generator.server_interface is not None:
+            name = self.generator.server_interface
+            named.append(("generator.server_interface", self.generator.host, name))
+        if sensor.interface is not None:
+            named.append(("sensor.interface", sensor.host, sensor.interface))
+        for key, host, interface in named:
+            if interface not in self.hosts[host].interfaces:
+                raise ValueError(f"{key} = {interface!r} is not among [hosts.{host}.interfaces]")
         return self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from harness.model import Axis, Corpus, Load, Schedule, Sent
+from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 
 __all__ = ["Generator", "Progress"]
 
@@ -23,6 +23,7 @@ class Generator(Protocol):
 
     name: str
     axes: tuple[Axis, ...]
+    identity: Identity  # what an alert can be traced to: one flow, or the template it was made from
 
     def prepare(self, corpus: Corpus) -> None:
         """Ship the corpus (once, by digest) and check that everything needed is on the host."""

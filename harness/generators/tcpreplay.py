@@ -20,7 +20,7 @@ from harness import planning
 from harness.errors import GeneratorFailed
 from harness.generators.base import Progress
 from harness.generators.shipping import ship_capture, ship_expander
-from harness.model import Axis, Corpus, Load, Schedule, Sent
+from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 from lab.host import Exit, Host, Process
 from lab.inventory import GeneratorSpec
 
@@ -88,7 +88,8 @@ class TcpreplayGenerator:
 
     name = "tcpreplay"
     _expands = True
-    axes: tuple[Axis, ...] = ("pps", "flows")
+    axes: tuple[Axis, ...] = ("pps", "flows", "bps", "concurrent")
+    identity: Identity = "flow"
 
     def __init__(self, host: Host, spec: GeneratorSpec) -> None:
         self._host = host

@@ -133,13 +133,14 @@ def _from_inventory(path: Path) -> SensorFacts:
     template = flatten(files("harness.sensors").joinpath("suricata.yaml").read_text())
     settings = {k.removeprefix("set."): str(v) for k, v in sensor.options.items() if "set." in k}
     facts = _from_yaml({**template, **settings}, str(path))
-    interface = inventory.hosts[sensor.host].interfaces[sensor.interface]
+    interfaces = inventory.hosts[sensor.host].interfaces
+    listens = interfaces[sensor.interface] if sensor.interface is not None else None
     return facts.model_copy(
         update={
             "name": f"{sensor.driver} on {sensor.host} ({inventory.name})",
             "home": sensor.home,
             "workers": sensor.workers,
-            "mtu": interface.mtu or 1500,
+            "mtu": (listens.mtu if listens is not None else None) or 1500,
             "rules": sensor.rules,
         }
     )

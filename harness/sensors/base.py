@@ -9,7 +9,7 @@ from typing import Protocol
 
 from harness.model import Alert, Capabilities, Counters
 
-__all__ = ["Live", "Sensor"]
+__all__ = ["Footprint", "Live", "Sensor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,14 @@ class Live:
     received: int | None
     dropped: int | None
     alerts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What of a host is the sensor's: process ids (children included), and where it writes logs."""
+
+    pids: tuple[int, ...] = ()
+    logs: str | None = None
 
 
 class Sensor(Protocol):
@@ -35,6 +43,10 @@ class Sensor(Protocol):
 
     def prepare(self) -> None:
         """Bring it to the known state and wait until it is ready. Raises SensorFailed."""
+        ...
+
+    def footprint(self) -> Footprint:
+        """What the sampler on its host shall look at; empty where that is not known."""
         ...
 
     def snapshot(self) -> Counters:

@@ -19,9 +19,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness.errors import SensorFailed
+from harness.errors import ConfigError, SensorFailed
 from harness.model import Alert, Capabilities, Counters
-from harness.sensors.base import Live
+from harness.sensors.base import Footprint, Live
 from harness.sensors.eve import read_alerts
 from harness.sensors.suricata_agent import Sample, Watch, is_quiet
 from harness.sensors.suricata_config import (
@@ -78,6 +78,9 @@ class SuricataSensor:
         self.rules_digest = ""
         self._host = host
         self._spec = spec
+        if spec.interface is None:
+            raise ConfigError("inventory: sensor.interface is missing: Suricata captures on one")
+        self._interface = spec.interface
         self._options: Options = read_options(spec.options)
         self._paths = Paths(f"{host.workdir}/suricata")
         self._paths.check()
@@ -93,10 +96,10 @@ class SuricataSensor:
         """Binary, version, interface, rules. Raises SensorFailed, ConfigError."""
         host, spec = self._host, self._spec
         self.version = read_version(self._host, self._spec)
-        if host.run(["ip", "link", "show", "dev", spec.interface], check=False).returncode != 0:
+        if host.run(["ip", "link", "show", "dev", self._interface], check=False).returncode != 0:
             raise SensorFailed(
-                f"{host.name}: there is no interface {spec.interface}; see sensor.interface in the "
-                "inventory"
+                f"{host.name}: there is no interface {self._interface}; see sensor.interface in "
+                "the inventory"
             )
         argv = self._command()
         self._agent_call("reset", {"run": self._paths.run, "mark": self._paths.run})
@@ -130,7 +133,7 @@ class SuricataSensor:
         self.stop()
         argv = self._command()
         self._agent_call("reset", {"run": paths.run, "mark": paths.run})
-        command = [spec.binary, *argv, f"--af-packet={spec.interface}", "-l", paths.run]
+        command = [spec.binary, *argv, f"--af-packet={self._interface}", "-l", paths.run]
         command += ["--pidfile", paths.pidfile]
         if spec.cpus:
             command = ["taskset", "-c", spec.cpus, *command]
@@ -145,7 +148,7 @@ class SuricataSensor:
     def _start_watch(self) -> Process:
         argument = {
             "path": self._paths.socket,
-            "interface": self._spec.interface,
+            "interface": self._interface,
             "log": self._paths.log("suricata.log"),
             "alerts": self._paths.log("alerts.json"),
             "workers": 0 if self._options.config else self._spec.workers,
@@ -166,12 +169,17 @@ class SuricataSensor:
             if self._watch.ended or time.monotonic() > end:
                 raise SensorFailed(
                     f"{self._host.name}: suricata did not begin to capture on "
-                    f"{self._spec.interface} within {self._options.ready_timeout:g} s "
+                    f"{self._interface} within {self._options.ready_timeout:g} s "
                     f"({self._watch.last_words}); last log line: {self._last_log_line()}"
                 )
             time.sleep(0.01)
 
     # -- while it runs ----------------------------------------------------------------------
+
+    def footprint(self) -> Footprint:
+        """The process we started, and the run directory."""
+        pids = () if self._process is None else (self._process.pid,)
+        return Footprint(pids, self._paths.run)
 
     def snapshot(self) -> Counters:
         """Counters now, from the unix socket; exact as soon as they reconcile.
@@ -182,14 +190,12 @@ class SuricataSensor:
         self._must_live("before its counters were read")
         end = time.monotonic() + 12.0
         while True:
-            answers = self._ask(
-                ["iface-stat", {"iface": self._spec.interface}], ["dump-counters", {}]
-            )
+            answers = self._ask(["iface-stat", {"iface": self._interface}], ["dump-counters", {}])
             now = answers[0].get("message")
             if not isinstance(now, dict) or "pkts" not in now:
                 raise SensorFailed(
                     f"{self._host.name}: suricata does not answer iface-stat for "
-                    f"{self._spec.interface}: {now}"
+                    f"{self._interface}: {now}"
                 )
             if now["pkts"] == 0:
                 return to_counters({}, exact=False)
@@ -271,7 +277,7 @@ class SuricataSensor:
                 f"{lived:.0f} s ago: it restarted, or its final record is missing"
             )
         counters = to_counters(stats, exact=True)
-        said = shutdown_totals(self._read_tail("suricata.log", 1 << 16), self._spec.interface)
+        said = shutdown_totals(self._read_tail("suricata.log", 1 << 16), self._interface)
         if said is not None and said != (counters.received, counters.dropped):
             raise SensorFailed(
                 f"{where}: suricata's last statistics record has {counters.received} packets and "

@@ -16,6 +16,7 @@ from harness.model import (
     Corpus,
     Counters,
     DueEvent,
+    Identity,
     Load,
     Reference,
     Schedule,
@@ -64,6 +65,7 @@ class FakeGenerator:
     top: float = 1e9
     name: str = "fake"
     axes: tuple[Axis, ...] = ("pps", "flows")
+    identity: Identity = "flow"
     corpus: Corpus = CORPUS
     started: list[Schedule] = field(default_factory=list)
     stopped: int = 0
@@ -152,7 +154,7 @@ def make_rig(directory: Path, *, capacity: float = 1e9, top: float = 1e9) -> Rig
     return Rig(
         generator=generator,
         sensor=FakeSensor(generator, capacity),
-        transmit=Port(wire.host("gen"), "tx0"),
+        transmit=(Port(wire.host("gen"), "tx0"),),
         receive=Port(wire.host("sen"), "rx0"),
         reference=REFERENCE,
         invert=invert,
