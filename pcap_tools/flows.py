@@ -23,7 +23,7 @@ from pcap_tools.connstate import STATES, conn_states
 from pcap_tools.decode import Decoder
 from pcap_tools.flowrow import FLOW, GROUP, HOLE, PENDING, FlowRows
 from pcap_tools.kernels import I32, I64, U8, U16, U64
-from pcap_tools.memory import doubled, reserve
+from pcap_tools.memory import Presence, doubled, reserve
 from pcap_tools.packet import PacketRows
 from pcap_tools.tcp import missing_bytes
 from pcap_tools.track import (
@@ -110,6 +110,8 @@ class FlowTracker:
         self._direction: U8 = reserve(_PACKETS, np.uint8)
         self._sizes: U16 = reserve(_PACKETS, np.uint16)
         self._all_sizes = True
+        self._presence = Presence()
+        self._next_slots: U64 | None = None
         # Made here: a kernel that allocates costs 25 ms of every start.
         self._values, self._keys = np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.int64)
         self._packets = 0
@@ -151,10 +153,22 @@ class FlowTracker:
         self._all_sizes &= note_sizes(batch.caplen, sizes)
         self._packets += count
         count_frames(owner, batch.wirelen, batch.time_ns, self._frames, self._bounds)
+        self._be_present()
         return owner
+
+    def _be_present(self) -> None:
+        """Have the memory of what comes next made present meanwhile."""
+        flows = int(self._fill[0])
+        self._presence.follow(self._flows, flows)
+        for column in (self._owner, self._direction, self._sizes):
+            self._presence.follow(column, self._packets)
+        if self._next_slots is None and flows > len(self._slots) // 16 * 7:
+            self._next_slots = reserve(4 * len(self._slots), np.uint64)
+            self._presence.whole(self._next_slots)
 
     def finish(self) -> FlowTable:
         """The table of everything accounted so far; the tracker is used up."""
+        self._presence.close()
         used = int(self._fill[0])
         rows = self._flows[:used]
         owner = self._owner[: self._packets]
@@ -186,7 +200,8 @@ class FlowTracker:
         if self._fill[0] >= min(len(self._flows), len(self._slots) // 2):
             if self._fill[0] >= len(self._flows):
                 self._flows = doubled(self._flows)
-            self._slots = reserve(4 * len(self._slots), np.uint64)
+            slots, self._next_slots = self._next_slots, None
+            self._slots = reserve(4 * len(self._slots), np.uint64) if slots is None else slots
             rehash_flows(self._flows, int(self._fill[0]), self._slots)
         if self._fill[1] >= min(len(self._groups), len(self._group_slots) // 2):
             self._groups = doubled(self._groups)

@@ -56,6 +56,7 @@ __all__ = [
     "swap16",
     "swap32",
     "swap64",
+    "trailing_zeros",
 ]
 
 U8 = npt.NDArray[np.uint8]
@@ -199,6 +200,16 @@ def _swapper(bits: int) -> Any:
         return types.uint64(types.uint64), generate
 
     return swap
+
+
+@intrinsic
+def trailing_zeros(typing: Any, value: Any) -> Any:
+    """How many of a word's lowest bits are zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), generate
 
 
 load_u8 = _loader(8, types.uint64)
