@@ -202,15 +202,19 @@ def _swapper(bits: int) -> Any:
     return swap
 
 
-@intrinsic
-def trailing_zeros(typing: Any, value: Any) -> Any:
-    """How many of a word's lowest bits are zero."""
+def _zero_counter() -> Any:
+    @intrinsic
+    def count(typing: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+        return types.uint64(types.uint64), generate
 
-    return types.uint64(types.uint64), generate
+    return count
 
+
+trailing_zeros = _zero_counter()
+"""How many of a word's lowest bits are zero."""
 
 load_u8 = _loader(8, types.uint64)
 load16 = _loader(16, types.uint64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import mmap
 import queue
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Presence", "doubled", "reserve"]
+__all__ = ["Presence", "discard", "doubled", "populate", "reserve"]
 
 _HUGE = 1 << 21  # bytes: one transparent huge page (x86-64, arm64 with 4 KiB pages)
 
@@ -45,10 +46,43 @@ def doubled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return larger
 
 
-_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE (linux/mman.h, since Linux 5.14)
+_POPULATE_READ, _POPULATE_WRITE = 22, 23  # linux/mman.h, since Linux 5.14
 _STEP = 1 << 21
 _MARGIN = 1 << 24
 _Area = tuple[npt.NDArray[Any], int, int]
+
+
+def populate(begin: int, end: int, *, write: bool = True) -> int:
+    """Make the pages of the addresses [begin, end) present; 0, or an errno.
+
+    EINVAL: the kernel is older. EFAULT: touching them would be SIGBUS (a full disk under a mapped
+    file). Nothing is changed, and other Python threads go on, as they would not under mmap.madvise.
+    """
+    page = mmap.PAGESIZE
+    return _advise(
+        begin & -page, -(-end // page) * page, _POPULATE_WRITE if write else _POPULATE_READ
+    )
+
+
+def discard(begin: int, end: int) -> None:
+    """Take the whole pages within the addresses [begin, end) of a mapped file out of this process;
+    the file keeps what is in them."""
+    page = mmap.PAGESIZE
+    begin, end = -(-begin // page) * page, end & -page
+    if begin < end:
+        _advise(begin, end, mmap.MADV_DONTNEED)
+
+
+def _advise(begin: int, end: int, advice: int) -> int:
+    madvise = _libc().madvise
+    return ctypes.get_errno() if madvise(begin, end - begin, advice) else 0
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return libc
 
 
 class Presence:
@@ -88,17 +122,12 @@ class Presence:
         self._asked.put((array, start, end))
 
     def _work(self) -> None:
-        advise = ctypes.CDLL(None, use_errno=True).madvise
-        advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         while (asked := self._asked.get()) is not None:
             array, start, end = asked  # held until it is done
             base = array.ctypes.data
-            address, end = (base + start) & -mmap.PAGESIZE, (base + end) & -mmap.PAGESIZE
-            while address < end:
-                piece = min(_STEP, end - address)
-                if advise(address, piece, _POPULATE_WRITE):
+            for address in range(base + start, base + end, _STEP):
+                if populate(address, min(address + _STEP, base + end)):
                     return  # an older kernel: the faults come as ever
-                address += piece
 
     def close(self) -> None:
         """End the thread; the arrays may go."""
