@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.checksum import fold, pseudo_sum, sum_words, sum_words_of, without
+from pcap_tools.checksum import fold, pseudo_sum, sum_message, sum_words, sum_words_of, without
 from pcap_tools.kernels import (
     I32,
     I64,
@@ -20,6 +20,7 @@ from pcap_tools.kernels import (
     kernel,
     load16,
     load32,
+    load64,
     load_u8,
     prefetch,
     store16,
@@ -204,7 +205,12 @@ def give4(place: Word, source: Word, target: Word) -> Word:
     proto: Word = np.int64(load_u8(place + 9))
     old = sum_words_of((load32(place + 16) << np.uint64(32)) | load32(place + 12))
     new = (source >> np.uint64(32)) + (target >> np.uint64(32))
-    whole = sum_words(place, header)
+    if header == 20:
+        first, second = sum_words_of(load64(place)), sum_words_of(load64(place + 8))
+        last = load32(place + 16)
+        whole = fold(first + second + (last & _ONES) + (last >> np.uint64(16)))
+    else:
+        whole = sum_words(place, header)
     wrong = 0 if whole == _ONES else 1
     rest = without(whole, load16(place + 10) + old)
     store16(place + 10, _ONES ^ fold(rest + new))
@@ -234,7 +240,7 @@ def _upper(upper: Word, size: Word, proto: Word, old: Word, new: Word) -> Word:
     said = load16(field)
     if proto == _UDP and said == 0:
         return 0  # sent without a checksum (RFC 768)
-    whole = sum_words(upper, size) + pseudo_sum(proto, size)
+    whole = sum_message(upper, size) + pseudo_sum(proto, size)  # behind 34 bytes at least
     right = _ONES ^ fold(without(whole, said) + new)
     if right == 0 and proto == _UDP:
         right = _ONES
