@@ -2,13 +2,12 @@
 
 Threads share the work: one reads, one gathers what is kept and gives it addresses, one writes. A
 plain pcap file is not even read again: its records are gathered from where they are mapped. Into
-another pcap file two threads put them to their places at once, since all sizes are known; into
-other outputs they go by way of the writer's buffers.
+another pcap file they go straight to their places, changed there by two threads at once, since all
+sizes are known; into other outputs by way of the writer's buffers.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -150,13 +149,10 @@ class Copying:
             return
         ends = HEADER + np.cumsum([RECORD * packets + octets for packets, octets in kept])
 
-        local = threading.local()
-
         def put(number: int) -> int:
             begin = HEADER if number == 0 else int(ends[number - 1])
-            room = _room(local, int(ends[number]) - begin)
-            self._make(records, parts[number], sizes, room)
-            placed.put(begin, room)
+            with placed.window(begin, int(ends[number])) as room:
+                self._make(records, parts[number], sizes, room)
             return parts[number].end
 
         with ThreadPoolExecutor(_THREADS, "copying") as pool:
@@ -198,11 +194,3 @@ class Copying:
     def _tell(self, progress: Progress | None, done: int) -> None:
         if progress is not None:
             progress("copying", done, self.capture.size)
-
-
-def _room(local: threading.local, size: int) -> U8:
-    """This thread's buffer, used again and again: it stays in the cache, and no page is new."""
-    found: U8 | None = getattr(local, "room", None)
-    if found is None or len(found) < size:
-        found = local.room = np.empty(max(size, 1 << 20), np.uint8)
-    return found[:size]

@@ -1,4 +1,4 @@
-"""Large arrays that cost what is used of them: address space now, memory when it is written."""
+"""Large arrays that cost what is used of them, and memory made present before it is needed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def doubled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 _POPULATE_READ, _POPULATE_WRITE = 22, 23  # linux/mman.h, since Linux 5.14
 _STEP = 1 << 21
-_MARGIN = 1 << 24
+_MARGIN = 1 << 22
 _Area = tuple[npt.NDArray[Any], int, int]
 
 
@@ -91,7 +91,7 @@ class Presence:
     The first touch of a page waits for the kernel to find and clear it, and in a virtual machine
     perhaps for the host to do the same: from 0.1 to 2 ms a MB, most of what a tracker of a million
     flows would take. A thread of its own takes these faults; nothing is written, so it may be late.
-    Never more than twice what is used, nor 16 MB more, is made present.
+    Never more than twice what is used, nor 4 MB more, is made present.
     """
 
     def __init__(self) -> None:

@@ -7,6 +7,7 @@ releases the interpreter's lock for as long as it works on a buffer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -60,7 +61,7 @@ class FileSink:
         self._pool: ThreadPoolExecutor | None = None
         self._pending: deque[Future[None]] = deque()
         try:
-            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         except OSError as error:
             raise self._failure(error) from None
 
@@ -75,8 +76,8 @@ class FileSink:
     def place(self, size: int) -> Placed | None:
         """The whole file, of `size` bytes, to be filled at any place instead of being written.
 
-        None for what is compressed or hashed. What was written so far stays at its beginning.
-        Raises OutputError.
+        None where that cannot be done: what is compressed or hashed, some file systems, and older
+        kernels. What was written so far stays at its beginning. Raises OutputError.
         """
         if self._packer is not None or self._hash is not None:
             return None
@@ -84,7 +85,9 @@ class FileSink:
         try:
             return Placed(self._fd, size)
         except OSError as error:
-            raise self._failure(error) from None
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise self._failure(error) from None
+            return None
 
     def commit(self) -> None:
         """Write what is left and give the file its name. Raises OutputError."""
