@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     warm = commands.add_parser(
         "warm", help="compile the kernels into the cache; takes seconds, once"
     )
-    warm.add_argument("--part", choices=("expand", "track", "rewrite", "clean"), default="expand")
+    warm.add_argument("--part", choices=("expand", "track", "remap", "clean"), default="expand")
     commands.add_parser("version", help="print the versions")
     return parser
 

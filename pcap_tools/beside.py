@@ -19,6 +19,7 @@ from pcap_tools import kernels
 
 __all__ = ["compile_beside"]
 
+_BESIDE = "PCAP_TOOLS_BESIDE"
 _LONGEST = 60.0  # s to wait for the other process before compiling here
 
 # A part: a kernel that tells whether it is cached (module, name), and the modules it compiles.
@@ -37,9 +38,12 @@ _REWRITE = frozenset(
         "write",
     }
 )
+_REMAP = frozenset(
+    {"byaddress", "known", "patch", "permute", "pools", "space", "stand_ins", "write"}
+)
 _PARTS = {
+    "remap": ("known", "swap_known", _REMAP),
     "track": ("track", "track_rows", _TRACK),
-    "rewrite": ("plain", "swap_plain", _REWRITE),
     "clean": ("plain", "swap_plain", _REWRITE | {"text"}),
 }
 
@@ -50,6 +54,8 @@ def compile_beside(part: str) -> None:
     Whoever needs a kernel of the part meanwhile waits for the other process. Nothing is done where
     it is cached, and on a single processor.
     """
+    if _BESIDE in os.environ:  # this is the other process
+        return
     name, kernel, modules = _PARTS[part]
     first = getattr(import_module(f"pcap_tools.{name}"), kernel)
     if len(os.sched_getaffinity(0)) < 2 or kernels.is_cached(first):
@@ -62,7 +68,7 @@ def compile_beside(part: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, _BESIDE: part},
         )
     except OSError:
         return  # no room for another process: slower only

@@ -14,12 +14,25 @@ import sys
 
 import numpy as np
 
-from pcap_tools.kernels import inner, load16, load64, load_u8, sum_blocks, swap16
+from pcap_tools.kernels import U64, inner, load16, load64, load_u8, sum_blocks, swap16
 
-__all__ = ["fold", "pseudo_sum", "sum_words", "sum_words_of", "without"]
+__all__ = ["fold", "pseudo_sum", "sum_message", "sum_words", "sum_words_of", "without"]
 
 _ONES = np.uint64(0xFFFF)
 _TAIL = np.uint64(0 if sys.byteorder == "little" else 8)  # an odd last byte is padded behind
+
+
+def _last_bytes() -> U64:
+    """Masks: row r keeps the last r of 32 bytes in four words, the last word first."""
+    rows = np.zeros((32, 4, 8), np.uint8)
+    for rest in range(32):
+        kept = np.zeros(32, np.uint8)
+        kept[32 - rest :] = 255
+        rows[rest] = kept.reshape(4, 8)[::-1]
+    return rows.reshape(-1).view(np.uint64)
+
+
+_LAST = _last_bytes()
 
 
 @inner
@@ -52,6 +65,28 @@ def sum_words(address: int, size: int) -> np.uint64:
     if position < size:
         total += load_u8(address + position) << _TAIL
     return np.uint64(fold(total))
+
+
+@inner
+def sum_message(address: int, size: int) -> np.uint64:
+    """`sum_words` without the branches on the last 31 bytes, which are mostly mispredicted.
+
+    The 32 bytes before the end have to be readable, whether or not they belong to the message: its
+    last bytes are taken in four words that end with it. Where its size is odd, their lanes hold the
+    bytes the other way round, and so does their sum (RFC 1071 §2(B)).
+    """
+    low = np.uint64(0xFFFFFFFF)
+    blocks = size >> 5
+    rest = size & 31
+    end = address + size
+    tail = np.uint64(0)
+    for word in range(4):
+        octets = load64(end - 8 * (word + 1)) & _LAST[4 * rest + word]
+        tail += (octets & low) + (octets >> np.uint64(32))
+    tail = fold(tail)
+    if size & 1:
+        tail = np.uint64(((tail & np.uint64(0xFF)) << np.uint64(8)) | (tail >> np.uint64(8)))
+    return np.uint64(fold(sum_blocks(address, blocks) + tail))
 
 
 @inner

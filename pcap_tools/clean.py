@@ -17,7 +17,7 @@ import numpy as np
 from pcap_tools.beside import compile_beside
 from pcap_tools.capture import Capture
 from pcap_tools.changes import Changes, change_lines
-from pcap_tools.copying import Copying
+from pcap_tools.copying import ByFlow, Copying
 from pcap_tools.errors import EmptyCapture, PcapError
 from pcap_tools.flows import FlowTable
 from pcap_tools.forecast import (
@@ -194,7 +194,7 @@ def clean(
             if closing is not None:
                 readdress.apply(closing.packets, closing.owner, closing.direction)
         changes = Changes(closing, policy.checksums == "fix")
-        copying = Copying(capture, table, kept, readdress, changes)
+        copying = Copying(capture, ByFlow(table, kept, readdress), changes)
         digest = copying.to(output, digest=sha256, progress=progress).digest
         done = CleanReport(
             inputs=tuple(str(path) for path in capture.paths),

@@ -1,15 +1,18 @@
 """The second pass: what is kept of a capture goes to the output, changed on the way where asked.
 
 Threads share the work: one reads, one gathers what is kept and gives it addresses, one writes. A
-plain pcap file is not even read again: its records are gathered from where they are mapped, and
-changed in the buffer that is written.
+plain pcap file is not even read again: its records are gathered from where they are mapped. Into
+another pcap file they go straight to their places, changed there by two threads at once, since all
+sizes are known; into other outputs by way of the writer's buffers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,30 +20,84 @@ import numpy.typing as npt
 from pcap_tools.ahead import KEEP, ahead
 from pcap_tools.capture import Batch, Capture
 from pcap_tools.changes import Changes
+from pcap_tools.errors import OutputError
 from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable
 from pcap_tools.forecast import Progress
 from pcap_tools.kernels import I64, U8, U16
-from pcap_tools.mapped import mapped_records
+from pcap_tools.mapped import MappedRecords, Part
 from pcap_tools.output import CaptureWriter, open_output
 from pcap_tools.readdress import Readdress
 from pcap_tools.savefile import Savefile
-from pcap_tools.write import RECORD, PcapWriter
+from pcap_tools.write import HEADER, RECORD, Edit, PcapWriter, gather_records
 
-__all__ = ["Copying"]
+__all__ = ["ByFlow", "Choice", "Copying"]
+
+_THREADS = 2
 
 Kept = tuple[Batch, npt.NDArray[np.bool_]]
 """A batch, and which of its packets are written."""
 
 
-@dataclass(frozen=True)
-class Copying:
-    """What is copied: the packets of `capture` whose owner is kept (`kept[owner + 4]`), with fresh
-    addresses and other changes."""
+class Choice(Protocol):
+    """Which packets of a capture are copied, and what is done to them.
 
-    capture: Capture
+    `sizes` are the bytes captured of every packet, None where they are not known (or too large);
+    `edits` tells whether `edit` does anything.
+    """
+
+    @property
+    def sizes(self) -> U16 | None: ...
+
+    @property
+    def edits(self) -> bool: ...
+
+    def keep(self, first: int, count: int) -> npt.NDArray[np.bool_]:
+        """Whether each of `count` packets from number `first` on is copied."""
+        ...
+
+    def edit(self, batch: Batch, numbers: I64) -> None:
+        """Change packets in place, of which some need not be kept; several threads may.
+
+        `numbers` are the packets' in the capture, from 0.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ByFlow:
+    """The packets whose owner is kept (`kept[owner + 4]`), with fresh addresses where asked."""
+
     table: FlowTable
     kept: npt.NDArray[np.bool_]
     readdress: Readdress | None = None
+
+    @property
+    def sizes(self) -> U16 | None:
+        """See `Choice`."""
+        return self.table.sizes
+
+    @property
+    def edits(self) -> bool:
+        """See `Choice`."""
+        return self.readdress is not None
+
+    def keep(self, first: int, count: int) -> npt.NDArray[np.bool_]:
+        """See `Choice`."""
+        return self.kept[self.table.owner[first : first + count] - ORPHAN_FRAGMENT]
+
+    def edit(self, batch: Batch, numbers: I64) -> None:
+        """See `Choice`."""
+        if self.readdress is not None:
+            owner, direction = self.table.owner[numbers], self.table.direction[numbers]
+            self.readdress.apply(batch, owner, direction, numbers)
+
+
+@dataclass(frozen=True)
+class Copying:
+    """What is copied of a capture, and how it is changed."""
+
+    capture: Capture
+    choice: Choice
     changes: Changes | None = None
 
     def to(
@@ -48,7 +105,7 @@ class Copying:
     ) -> CaptureWriter:
         """Write the output; returns its writer, closed. Raises CaptureError and OutputError."""
         with open_output(output, self.capture, digest=digest) as writer:
-            plain, sizes = self.capture.plain, self.table.sizes
+            plain, sizes = self.capture.plain, self.choice.sizes
             if isinstance(writer, PcapWriter) and plain and sizes is not None and not self.changes:
                 self._records(writer, plain, sizes, progress)
             else:
@@ -61,41 +118,78 @@ class Copying:
         batches = self._kept()
         if self.changes is not None:
             batches = self.changes.repaired(batches)
-        batches = self._readdressed(batches)
+        batches = self._edited(batches)
         return batches if self.changes is None else self.changes.closed(batches)
 
     def _kept(self) -> Iterator[Kept]:
         for batch in ahead(self.capture.batches(KEEP)):
-            owner = self.table.owner[batch.first : batch.first + len(batch)]
-            yield batch, self.kept[owner - ORPHAN_FRAGMENT]
+            yield batch, self.choice.keep(batch.first, len(batch))
 
-    def _readdressed(self, batches: Iterator[Kept]) -> Iterator[Kept]:
+    def _edited(self, batches: Iterator[Kept]) -> Iterator[Kept]:
         for batch, keep in batches:
-            if self.readdress is not None:
-                here = slice(batch.first, batch.first + len(batch))
-                self.readdress.apply(batch, self.table.owner[here], self.table.direction[here])
+            if self.choice.edits:
+                self.choice.edit(batch, np.arange(batch.first, batch.first + len(batch)))
             yield batch, keep
 
     def _records(
         self, writer: PcapWriter, plain: Savefile, sizes: U16, progress: Progress | None
     ) -> None:
-        done = 0
-        for first, source, part in mapped_records(plain, sizes):
-            here = slice(first, first + len(part))
-            owner, direction = self.table.owner[here], self.table.direction[here]
+        records = MappedRecords(plain, sizes)
+        parts = list(records.parts())
+        kept = [self._count(part, sizes) for part in parts]
+        packets, octets = (sum(column) for column in zip(*kept, strict=True))
+        placed = writer.place_records(packets, octets)
+        if placed is None:
+            for part in parts:
+                piece, keep = part.of(sizes), self.choice.keep(part.first, part.count)
+                edit = self._edit(part, piece) if self.choice.edits else None
+                writer.write_records(records.take(part), piece, keep, edit)
+                records.done(part)
+                self._tell(progress, part.end)
+            return
+        ends = HEADER + np.cumsum([RECORD * packets + octets for packets, octets in kept])
 
-            def edit(data: U8, places: I64, rows: I64) -> None:
-                caplen = part[rows].astype(np.uint32)  # noqa: B023 -- called within this turn
-                nothing = np.zeros(len(rows), np.int64)
-                link = self.capture.link
-                packets = Batch(data, places, caplen, caplen, nothing, link, first)  # noqa: B023
-                assert self.readdress is not None
-                self.readdress.apply(packets, owner[rows], direction[rows], first + rows)  # noqa: B023
+        def put(number: int) -> int:
+            begin = HEADER if number == 0 else int(ends[number - 1])
+            with placed.window(begin, int(ends[number])) as room:
+                self._make(records, parts[number], sizes, room)
+            return parts[number].end
 
-            keep = self.kept[owner - ORPHAN_FRAGMENT]
-            writer.write_records(source, part, keep, edit if self.readdress else None)
-            done += len(source)
-            self._tell(progress, done)
+        with ThreadPoolExecutor(_THREADS, "copying") as pool:
+            try:
+                for end in pool.map(put, range(len(parts))):
+                    self._tell(progress, end)
+            except OSError as error:
+                raise OutputError(f"{writer.path}: cannot be written: {error.strerror}") from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _count(self, part: Part, sizes: U16) -> tuple[int, int]:
+        """Packets kept of a part, and their bytes."""
+        keep = self.choice.keep(part.first, part.count)
+        return int(np.count_nonzero(keep)), int(part.of(sizes).sum(where=keep, dtype=np.int64))
+
+    def _make(self, records: MappedRecords, part: Part, sizes: U16, room: U8) -> None:
+        """Copy what is kept of a part, and change it."""
+        piece, keep = part.of(sizes), self.choice.keep(part.first, part.count)
+        rows, places = np.empty(part.count, np.int64), np.empty(part.count, np.int64)
+        source = records.take(part)
+        *_, count, _ = gather_records(source, 0, piece, keep, 0, room, 0, rows, places)
+        if self.choice.edits and count:
+            self._edit(part, piece)(room, places[:count], rows[:count])
+        records.done(part)
+
+    def _edit(self, part: Part, sizes: U16) -> Edit:
+        """What changes a part's packets where they lie."""
+
+        def edit(data: U8, places: I64, rows: I64) -> None:
+            caplen = sizes[rows].astype(np.uint32)
+            nothing = np.zeros(len(rows), np.int64)
+            link = self.capture.link
+            packets = Batch(data, places, caplen, caplen, nothing, link, part.first)
+            self.choice.edit(packets, part.first + rows)
+
+        return edit
 
     def _tell(self, progress: Progress | None, done: int) -> None:
         if progress is not None:

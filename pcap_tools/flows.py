@@ -23,13 +23,13 @@ from pcap_tools.connstate import STATES, conn_states
 from pcap_tools.decode import Decoder
 from pcap_tools.flowrow import FLOW, GROUP, HOLE, PENDING, FlowRows
 from pcap_tools.kernels import I32, I64, U8, U16, U64
-from pcap_tools.memory import doubled, reserve
+from pcap_tools.memory import Presence, doubled, reserve
 from pcap_tools.packet import PacketRows
+from pcap_tools.sizes import Sizes
 from pcap_tools.tcp import missing_bytes
 from pcap_tools.track import (
     AHEAD,
     count_frames,
-    note_sizes,
     rehash_flows,
     rehash_groups,
     track_rows,
@@ -108,8 +108,9 @@ class FlowTracker:
         self._fill = np.zeros(2, np.int64)
         self._owner: I32 = reserve(_PACKETS, np.int32)
         self._direction: U8 = reserve(_PACKETS, np.uint8)
-        self._sizes: U16 = reserve(_PACKETS, np.uint16)
-        self._all_sizes = True
+        self._presence = Presence()
+        self._sizes = Sizes(self._presence)
+        self._next_slots: U64 | None = None
         # Made here: a kernel that allocates costs 25 ms of every start.
         self._values, self._keys = np.empty(AHEAD, np.uint64), np.empty(AHEAD, np.int64)
         self._packets = 0
@@ -121,7 +122,6 @@ class FlowTracker:
         count = len(batch)
         while len(self._owner) < self._packets + count:
             self._owner, self._direction = doubled(self._owner), doubled(self._direction)
-            self._sizes = doubled(self._sizes)
         owner = self._owner[self._packets : self._packets + count]
         direction = self._direction[self._packets : self._packets + count]
         done = 0
@@ -147,14 +147,25 @@ class FlowTracker:
             if done == count:
                 break
             self._grow()
-        sizes = self._sizes[self._packets : self._packets + count]
-        self._all_sizes &= note_sizes(batch.caplen, sizes)
+        self._sizes.add(batch)
         self._packets += count
         count_frames(owner, batch.wirelen, batch.time_ns, self._frames, self._bounds)
+        self._be_present()
         return owner
+
+    def _be_present(self) -> None:
+        """Have the memory of what comes next made present meanwhile."""
+        flows = int(self._fill[0])
+        self._presence.follow(self._flows, flows)
+        for column in (self._owner, self._direction):
+            self._presence.follow(column, self._packets)
+        if self._next_slots is None and flows > len(self._slots) // 16 * 7:
+            self._next_slots = reserve(4 * len(self._slots), np.uint64)
+            self._presence.whole(self._next_slots)
 
     def finish(self) -> FlowTable:
         """The table of everything accounted so far; the tracker is used up."""
+        self._presence.close()
         used = int(self._fill[0])
         rows = self._flows[:used]
         owner = self._owner[: self._packets]
@@ -165,8 +176,16 @@ class FlowTracker:
         missing = np.empty(used, np.int64)
         missing_bytes(rows, self._holes, missing)
         bounds = int(self._bounds[0]), int(self._bounds[1])
-        sizes = self._sizes[: self._packets] if self._all_sizes else None
-        return FlowTable(rows, state, missing, owner, direction, *bounds, self._frames, sizes=sizes)
+        return FlowTable(
+            rows,
+            state,
+            missing,
+            owner,
+            direction,
+            *bounds,
+            self._frames,
+            sizes=self._sizes.all,
+        )
 
     def _resolve_fragments(self, owner: I32, direction: U8) -> None:
         waiting = np.flatnonzero(owner <= PENDING)
@@ -186,7 +205,8 @@ class FlowTracker:
         if self._fill[0] >= min(len(self._flows), len(self._slots) // 2):
             if self._fill[0] >= len(self._flows):
                 self._flows = doubled(self._flows)
-            self._slots = reserve(4 * len(self._slots), np.uint64)
+            slots, self._next_slots = self._next_slots, None
+            self._slots = reserve(4 * len(self._slots), np.uint64) if slots is None else slots
             rehash_flows(self._flows, int(self._fill[0]), self._slots)
         if self._fill[1] >= min(len(self._groups), len(self._group_slots) // 2):
             self._groups = doubled(self._groups)

@@ -56,6 +56,7 @@ __all__ = [
     "swap16",
     "swap32",
     "swap64",
+    "trailing_zeros",
 ]
 
 U8 = npt.NDArray[np.uint8]
@@ -200,6 +201,20 @@ def _swapper(bits: int) -> Any:
 
     return swap
 
+
+def _zero_counter() -> Any:
+    @intrinsic
+    def count(typing: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+        return types.uint64(types.uint64), generate
+
+    return count
+
+
+trailing_zeros = _zero_counter()
+"""How many of a word's lowest bits are zero."""
 
 load_u8 = _loader(8, types.uint64)
 load16 = _loader(16, types.uint64)

@@ -4,51 +4,67 @@ Only for those who know how large each record is: walking along mapped records m
 each one's length to come from memory before the next is even asked for, which takes longer than
 reading. Pages are given back as soon as they are done with, so that the process does not hold the
 whole file. A mapped file that is cut short under us would kill the process (SIGBUS), so its size is
-looked at before each window.
+looked at before each part.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from pcap_tools.kernels import U8, U16
+from pcap_tools.memory import discard, populate
 from pcap_tools.savefile import Savefile
 
-__all__ = ["mapped_records"]
+__all__ = ["MappedRecords", "Part"]
 
-_PACKETS = 1 << 12  # at once: some megabytes
-_DONE = 1 << 22  # bytes given back at once: each time interrupts the other processors
-_POPULATE_READ = 22  # madvise(2), Linux 5.14; Python 3.11 has no name for it
-
-
-def mapped_records(file: Savefile, sizes: U16) -> Iterator[tuple[int, U8, U16]]:
-    """The records of a `plain` file whose packets are `sizes` bytes: parts of some thousand.
-
-    First packet, the bytes of the part's records, and its sizes. Raises GrowingInput when the file
-    changes.
-    """
-    area = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    data: U8 = np.frombuffer(area, np.uint8)
-    at, freed, ready = _HEADER, 0, 0
-    for first in range(0, len(sizes), _PACKETS):
-        file.check_unchanged()
-        part = sizes[first : first + _PACKETS]
-        end = at + int(part.sum(dtype=np.int64)) + file.record * len(part)
-        if end > ready:
-            ready = min(max(end, ready + _DONE), len(data))
-            with contextlib.suppress(OSError):  # an older kernel: page by page
-                begin = at & -mmap.PAGESIZE
-                area.madvise(_POPULATE_READ, begin, ready - begin)
-        yield first, data[at:end], part
-        at = end
-        done = at & -mmap.PAGESIZE
-        if done - freed >= _DONE:
-            area.madvise(mmap.MADV_DONTNEED, freed, done - freed)
-            freed = done
-
-
+_OCTETS = 1 << 20  # at once
 _HEADER = 24  # bytes of a pcap file's header
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Packets that follow each other: number of the first, and where their records lie."""
+
+    first: int
+    count: int
+    begin: int
+    end: int
+
+    def of(self, column: U16) -> U16:
+        """The packets' rows of a column that has one a packet."""
+        return column[self.first : self.first + self.count]
+
+
+class MappedRecords:
+    """The records of a `plain` file whose packets are `sizes` bytes; parts in any order, in several
+    threads."""
+
+    def __init__(self, file: Savefile, sizes: U16) -> None:
+        self._file, self._sizes = file, sizes
+        self._area = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        self._data: U8 = np.frombuffer(self._area, np.uint8)
+        self._base = self._data.ctypes.data
+
+    def parts(self) -> Iterator[Part]:
+        """All of the file, about a megabyte a part."""
+        at = _HEADER
+        packets = max(1, _OCTETS * len(self._sizes) // len(self._data))
+        for first in range(0, len(self._sizes), packets):
+            sizes = self._sizes[first : first + packets]
+            end = at + int(sizes.sum(dtype=np.int64)) + self._file.record * len(sizes)
+            yield Part(first, len(sizes), at, end)
+            at = end
+
+    def take(self, part: Part) -> U8:
+        """The bytes of a part's records. Raises GrowingInput when the file changes."""
+        self._file.check_unchanged()
+        populate(self._base + part.begin, self._base + part.end, write=False)
+        return self._data[part.begin : part.end]
+
+    def done(self, part: Part) -> None:
+        """A part's bytes are not needed any more."""
+        discard(self._base + part.begin, self._base + part.end)

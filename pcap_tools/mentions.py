@@ -122,7 +122,7 @@ def _look(
         else:
             hit = _text(frame, body, size, kind == _FTP, mapped)
         if hit:
-            if found[kind, 0] == 0:
+            if found[kind, 0] == 0 or numbers[index] < found[kind, 1]:  # in any order
                 found[kind, 1] = numbers[index] + 1
             found[kind, 0] += 1
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.checksum import fold, pseudo_sum, sum_words, sum_words_of, without
+from pcap_tools.checksum import fold, pseudo_sum, sum_message, sum_words, sum_words_of, without
 from pcap_tools.kernels import (
     I32,
     I64,
@@ -20,6 +20,7 @@ from pcap_tools.kernels import (
     kernel,
     load16,
     load32,
+    load64,
     load_u8,
     prefetch,
     store16,
@@ -30,7 +31,17 @@ from pcap_tools.kernels import (
 from pcap_tools.packet import PacketRows
 from pcap_tools.walk import U32, Word
 
-__all__ = ["FIXED_IP", "FIXED_L4", "PLAIN", "mark_plain", "other_frames", "swap_plain"]
+__all__ = [
+    "FIXED_IP",
+    "FIXED_L4",
+    "PLAIN",
+    "give4",
+    "give6",
+    "mark_plain",
+    "other_frames",
+    "plain_at",
+    "swap_plain",
+]
 
 # Columns of the counts (int64).
 PLAIN, FIXED_IP, FIXED_L4 = range(3)
@@ -65,7 +76,7 @@ def _special(port: Word) -> Word:
 
 
 @inner
-def _plain(frame: Word, size: Word, link: Word) -> Word:
+def plain_at(frame: Word, size: Word, link: Word) -> Word:
     """Offset of the IP header of a plain packet, negative for all others."""
     if link != _ETHERNET or size < 34:
         return -1
@@ -112,7 +123,7 @@ def mark_plain(data: U8, offset: I64, caplen: U32, link: int, rows: PacketRows) 
     """Set the flag PLAIN in the decoded rows of plain frames."""
     base = np.int64(data.ctypes.data)
     for i in range(len(offset)):
-        if _plain(base + offset[i], np.int64(caplen[i]), link) >= 0:
+        if plain_at(base + offset[i], np.int64(caplen[i]), link) >= 0:
             rows[i].flags |= np.uint16(_MARK)
 
 
@@ -165,7 +176,7 @@ def swap_plain(
         if not keep[flow + 4]:
             continue
         frame = base + offset[i]
-        at = _plain(frame, np.int64(caplen[i]), link)
+        at = plain_at(frame, np.int64(caplen[i]), link)
         if at < 0 or flow < 0:
             others[count] = i
             count += 1
@@ -175,38 +186,63 @@ def swap_plain(
         target = source ^ 1
         place = frame + at
         if load_u8(place) >> np.uint64(4) == 4:
-            header: Word = (np.int64(load_u8(place)) & 15) * 4
-            size = _be16(place + 2) - header
-            proto: Word = np.int64(load_u8(place + 9))
-            old = sum_words_of((load32(place + 16) << np.uint64(32)) | load32(place + 12))
-            new = (v4[source] >> np.uint64(32)) + (v4[target] >> np.uint64(32))
-            whole = sum_words(place, header)
-            if whole != _ONES:
-                counts[FIXED_IP] += 1
-            rest = without(whole, load16(place + 10) + old)
-            store16(place + 10, _ONES ^ fold(rest + new))
-            store32(place + 12, v4[source])
-            store32(place + 16, v4[target])
+            wrong = give4(place, v4[source], v4[target])
         else:
-            header = 40
-            size = _be16(place + 4)
-            proto = np.int64(load_u8(place + 6))
-            old = sum_words(place + 8, 32)
             new = v6[source, 2] + v6[target, 2]
-            store64(place + 8, v6[source, 0])
-            store64(place + 16, v6[source, 1])
-            store64(place + 24, v6[target, 0])
-            store64(place + 32, v6[target, 1])
-        upper = place + header
-        field = upper + (16 if proto == _TCP else 6)
-        said = load16(field)
-        if proto == _UDP and said == 0:
-            continue  # sent without a checksum (RFC 768)
-        whole = sum_words(upper, size) + pseudo_sum(proto, size)
-        if fold(whole + old) != _ONES:
-            counts[FIXED_L4] += 1
-        right = _ONES ^ fold(without(whole, said) + new)
-        if right == 0 and proto == _UDP:
-            right = _ONES
-        store16(field, right)
+            wrong = give6(place, v6[source, 0], v6[source, 1], v6[target, 0], v6[target, 1], new)
+        counts[FIXED_IP] += wrong & 1
+        counts[FIXED_L4] += wrong >> 1
     return count
+
+
+@inner
+def give4(place: Word, source: Word, target: Word) -> Word:
+    """Give an IPv4 packet two addresses (low half: as loaded, high half: its sum).
+
+    1 is added for a header checksum that was wrong, 2 for one of TCP or UDP; they are right now.
+    """
+    header: Word = (np.int64(load_u8(place)) & 15) * 4
+    proto: Word = np.int64(load_u8(place + 9))
+    old = sum_words_of((load32(place + 16) << np.uint64(32)) | load32(place + 12))
+    new = (source >> np.uint64(32)) + (target >> np.uint64(32))
+    if header == 20:
+        first, second = sum_words_of(load64(place)), sum_words_of(load64(place + 8))
+        last = load32(place + 16)
+        whole = fold(first + second + (last & _ONES) + (last >> np.uint64(16)))
+    else:
+        whole = sum_words(place, header)
+    wrong = 0 if whole == _ONES else 1
+    rest = without(whole, load16(place + 10) + old)
+    store16(place + 10, _ONES ^ fold(rest + new))
+    store32(place + 12, source)
+    store32(place + 16, target)
+    return wrong + _upper(place + header, _be16(place + 2) - header, proto, old, new)
+
+
+@inner
+def give6(place: Word, one: Word, two: Word, three: Word, four: Word, new: Word) -> Word:
+    """Give an IPv6 packet two addresses, of two loaded words each, whose sum is `new`.
+
+    2 for a TCP or UDP checksum that was wrong, else 0.
+    """
+    old = sum_words(place + 8, 32)
+    store64(place + 8, one)
+    store64(place + 16, two)
+    store64(place + 24, three)
+    store64(place + 32, four)
+    return _upper(place + 40, _be16(place + 4), np.int64(load_u8(place + 6)), old, new)
+
+
+@inner
+def _upper(upper: Word, size: Word, proto: Word, old: Word, new: Word) -> Word:
+    """Write the checksum of a TCP or UDP message whose pseudo-header changes; 2 if it was wrong."""
+    field = upper + (16 if proto == _TCP else 6)
+    said = load16(field)
+    if proto == _UDP and said == 0:
+        return 0  # sent without a checksum (RFC 768)
+    whole = sum_message(upper, size) + pseudo_sum(proto, size)  # behind 34 bytes at least
+    right = _ONES ^ fold(without(whole, said) + new)
+    if right == 0 and proto == _UDP:
+        right = _ONES
+    store16(field, right)
+    return 0 if fold(whole + old) == _ONES else 2

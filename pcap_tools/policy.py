@@ -59,6 +59,7 @@ _LONGEST_S = 2**32 - 1  # what a pcap timestamp holds
 
 _CODES = {name: code for code, name in enumerate(RULES, start=1)}
 _TCP = 6
+_ROWS_AT_ONCE = 1 << 13  # rows that stay in the cache while all their fields are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,15 @@ def judge(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
 
 
 def _judged(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
-    rows, state = table.rows, table.state
+    reason = np.zeros(len(table), np.uint8)
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        _judge_part(table, policy, slice(start, start + _ROWS_AT_ONCE), reason)
+    return ["", *RULES], reason
+
+
+def _judge_part(table: FlowTable, policy: Policy, part: slice, reasons: U8) -> None:
+    """Fill `reasons[part]`, which is all zero."""
+    rows, state, reason = table.rows[part], table.state[part], reasons[part]
     tcp = rows["proto"] == _TCP
     sent = rows["packets"]
     one_way = (sent[:, 0] == 0) | (sent[:, 1] == 0)
@@ -120,7 +129,8 @@ def _judged(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
         rows["last_ns"] > table.last_ns - guard
     )
     wrong = table.bad_checksums
-    closed = np.zeros(len(table), np.bool_) if table.closed is None else table.closed > 0
+    none = np.zeros(len(rows), np.bool_)
+    closed = none if table.closed is None else table.closed[part] > 0
     # The rules do not overlap more than they must, so that keeping one reason keeps its flows.
     established = tcp & ~rejected & ~one_way
     no_synack = (rows["syn"] == 1) & (rows["synack"] == 0)
@@ -129,19 +139,16 @@ def _judged(table: FlowTable, policy: Policy) -> tuple[list[str], U8]:
         "unanswered": tcp & one_way & ~answered & ~server_only,
         "one-sided": tcp & one_way & (answered | server_only),
         "unterminated": established & ~_in(state, "SF", "RSTO", "RSTR") & ~closed,
-        "capture-loss": established & (no_synack | (table.missing > 0)),
+        "capture-loss": established & (no_synack | (table.missing[part] > 0)),
         "truncated": rows["truncated"] > 0,
         "edge": ~tcp & one_way & at_edge,
-        "checksum": np.zeros(len(table), np.bool_) if wrong is None else wrong > 0,
+        "checksum": none if wrong is None else wrong[part] > 0,
         "rejected": rejected,
         "one-way": ~tcp & one_way,
     }
-    names = ["", *RULES]
-    reason = np.zeros(len(table), np.uint8)
     for name in RULES:
         if name in applies and name in policy.drop:
             reason[(reason == 0) & applies[name]] = _CODES[name]
-    return names, reason
 
 
 def packet_rules(policy: Policy) -> dict[int, str]:

@@ -9,6 +9,7 @@ flow's stand-ins, all others go the general way.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -77,6 +78,7 @@ class Readdress:
         self._pairs: list[I64] = []
         self._waiting = 0
         self._found = np.empty(0, np.int64)
+        self._lock = threading.Lock()
         self._odd: U32 = reserve(1 << 21, np.uint32)  # each flow's frames that are not plain
 
     def collect(self, batch: Batch, marked: PacketRows, owner: I32) -> None:
@@ -136,12 +138,11 @@ class Readdress:
         return self.plan
 
     def apply(self, batch: Batch, owner: I32, direction: U8, numbers: I64 | None = None) -> None:
-        """Give the kept frames of a batch their stand-ins, in place.
+        """Give the kept frames of a batch their stand-ins, in place; several threads may.
 
         `numbers` are the packets' in the capture, from 0, when they do not follow each other.
         """
-        self._room(batch)
-        counts = np.zeros(3, np.int64)
+        counts, others = np.zeros(3, np.int64), np.empty(len(batch), np.int64)
         found = swap_plain(
             batch.data,
             batch.offset,
@@ -153,22 +154,24 @@ class Readdress:
             self._ends4,
             self._ends6,
             counts,
-            self._found,
+            others,
         )
-        for name, value in (
-            ("packets", counts[PLAIN]),
-            ("mapped", counts[PLAIN]),
-            ("fixed_ip_checksums", counts[FIXED_IP]),
-            ("fixed_l4_checksums", counts[FIXED_L4]),
-        ):
-            self.counts[COUNTS.index(name)] += value
-        if not found:
-            return
-        part = part_of(batch, self._found[:found])
+        with self._lock:
+            for name, value in (
+                ("packets", counts[PLAIN]),
+                ("mapped", counts[PLAIN]),
+                ("fixed_ip_checksums", counts[FIXED_IP]),
+                ("fixed_l4_checksums", counts[FIXED_L4]),
+            ):
+                self.counts[COUNTS.index(name)] += value
+            if found:
+                self._apply_others(batch, others[:found], numbers)
+
+    def _apply_others(self, batch: Batch, others: I64, numbers: I64 | None) -> None:
+        part = part_of(batch, others)
         before = int(self.counts[QUOTING])
         rows, edits = analyse_batch(part, self._book, self.counts)
         if self.mentions is not None and self.counts[QUOTING] > before:
-            others = self._found[:found]
             self.mentions.look(
                 part, rows, others + batch.first if numbers is None else numbers[others]
             )
@@ -183,15 +186,12 @@ class Readdress:
         return sum(map(len, plan.ranked.values())) + sum(map(len, plan.stay))
 
     def _others(self, batch: Batch, marked: PacketRows, owner: I32) -> I64:
-        self._room(batch)
+        if len(self._found) < len(batch):
+            self._found = np.empty(len(batch), np.int64)
         while len(self._odd) <= owner.max():
             self._odd = doubled(self._odd)
         count = other_frames(marked, owner, self._odd, self._found)
         return self._found[:count]
-
-    def _room(self, batch: Batch) -> None:
-        if len(self._found) < len(batch):
-            self._found = np.empty(len(batch), np.int64)
 
     def _remember(self, rows: I32, owners: I64) -> None:
         """Note which owner's frames hold which numbered address."""

@@ -17,12 +17,12 @@ import numpy as np
 
 from pcap_tools.addresses import text_of
 from pcap_tools.beside import compile_beside
+from pcap_tools.byaddress import ByAddress
 from pcap_tools.capture import Batch, Capture, open_capture
 from pcap_tools.copying import Copying
 from pcap_tools.edits import COUNTS, MAC, QUOTING
 from pcap_tools.errors import OutputError, PlanError
-from pcap_tools.flows import IDLE_S, ORPHAN_FRAGMENT, FlowTable, flow_table
-from pcap_tools.forecast import read_table
+from pcap_tools.flows import FlowTable, flow_table
 from pcap_tools.hosts import PortBook, Reuse
 from pcap_tools.kernels import I64
 from pcap_tools.macs import FixedMacs, mac_words, unicast_macs, write_fixed
@@ -33,7 +33,7 @@ from pcap_tools.plan import AddressPlan
 from pcap_tools.pools import DEFAULT_HOME
 from pcap_tools.population import Population
 from pcap_tools.ports import move_all, mover_of
-from pcap_tools.readdress import FreshAddresses, Readdress
+from pcap_tools.readdress import FreshAddresses
 from pcap_tools.scan import analyse_batch
 from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook, lookup
@@ -116,24 +116,23 @@ def rewrite(
     plan = options.plan
     simple = options.hosts is None and options.macs == "keep" and not options.also
     if simple and (plan is None or (plan.macs is None and plan.hosts is None)):
-        return _by_flows(paths, output, options)
+        return _by_addresses(paths, output, options)
     return by_frames(paths, output, options)
 
 
-def _by_flows(
+def _by_addresses(
     paths: Sequence[Path | str], output: Path, options: RemapOptions
 ) -> tuple[RemapReport, AddressPlan]:
-    """The fast way where addresses are all that changes: flows name them; see `readdress`."""
+    """The fast way where addresses are all that changes; see `byaddress`."""
     fresh = FreshAddresses(
         options.key, options.space, options.iteration, options.prefix, options.plan
     )
-    readdress = Readdress(fresh)
-    compile_beside("rewrite")
+    work = ByAddress(fresh)
+    compile_beside("remap")
     with open_capture(list(paths)) as capture:
-        table = read_table(capture, IDLE_S, None, readdress)
-        kept = np.ones(len(table) - ORPHAN_FRAGMENT, np.bool_)
-        plan = readdress.settle(table, kept)
-        writer = Copying(capture, table, kept, readdress).to(output)
+        work.collect(capture)
+        plan = work.settle()
+        writer = Copying(capture, work).to(output)
         ignored = capture.ignored_bytes
     plan.save(output.with_name(f"{output.name}.plan.json"))
     report = RemapReport(
@@ -141,10 +140,10 @@ def _by_flows(
         iteration=options.iteration,
         packets=writer.packets,
         bytes=writer.bytes,
-        addresses=readdress.addresses,
+        addresses=work.addresses,
         ignored_bytes=ignored,
-        counts=dict(zip(COUNTS, readdress.counts.tolist(), strict=True)),
-        mentions=readdress.mentions.report() if readdress.mentions else {},
+        counts=dict(zip(COUNTS, work.counts.tolist(), strict=True)),
+        mentions=work.mentions.report() if work.mentions else {},
     )
     return report, plan
 

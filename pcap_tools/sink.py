@@ -7,6 +7,7 @@ releases the interpreter's lock for as long as it works on a buffer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Protocol
 
 from pcap_tools.compression import codec_of_name, compressor
 from pcap_tools.errors import OutputError
+from pcap_tools.placed import Placed
 
 __all__ = ["DEPTH", "FileSink", "Sink", "StdoutSink", "open_sink"]
 
@@ -30,6 +32,8 @@ class Sink(Protocol):
     digest: str
 
     def write(self, octets: memoryview) -> None: ...
+
+    def place(self, size: int) -> Placed | None: ...
 
     def commit(self) -> None: ...
 
@@ -57,7 +61,7 @@ class FileSink:
         self._pool: ThreadPoolExecutor | None = None
         self._pending: deque[Future[None]] = deque()
         try:
-            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         except OSError as error:
             raise self._failure(error) from None
 
@@ -68,6 +72,22 @@ class FileSink:
         if len(self._pending) == DEPTH:
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(self._work, octets))
+
+    def place(self, size: int) -> Placed | None:
+        """The whole file, of `size` bytes, to be filled at any place instead of being written.
+
+        None where that cannot be done: what is compressed or hashed, some file systems, and older
+        kernels. What was written so far stays at its beginning. Raises OutputError.
+        """
+        if self._packer is not None or self._hash is not None:
+            return None
+        self._wait()
+        try:
+            return Placed(self._fd, size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise self._failure(error) from None
+            return None
 
     def commit(self) -> None:
         """Write what is left and give the file its name. Raises OutputError."""
@@ -139,6 +159,9 @@ class StdoutSink:
             self._stream.write(octets)
         except OSError as error:
             raise OutputError(f"standard output: cannot be written: {error.strerror}") from None
+
+    def place(self, size: int) -> None:
+        """A stream has no places."""
 
     def commit(self) -> None:
         """Hand on what is buffered. Raises OutputError."""

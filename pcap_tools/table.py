@@ -11,13 +11,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.ahead import ahead
+from pcap_tools.ahead import KEEP, ahead
 from pcap_tools.connstate import STATES
 from pcap_tools.errors import OutputError, PcapError
 from pcap_tools.flows import FlowTable
 from pcap_tools.kernels import I64, U8
 from pcap_tools.policy import Policy, judge
-from pcap_tools.text import ADDRESS, NAME, NUMBER, VLAN, Column, address_texts, format_rows
+from pcap_tools.text import ADDRESS, NAME, NUMBER, VLAN, Buffers, Column, address_texts, format_rows
 
 __all__ = [
     "COLUMNS",
@@ -107,8 +107,13 @@ def row_texts(
             part = slice(start, min(start + _ROWS_AT_ONCE, count))
             yield _columns(table, judged, part if flows is None else flows[part], before)
 
-    for part in ahead(columns()):
-        yield from format_rows(part, end)
+    def pieces() -> Iterator[memoryview]:
+        buffers = Buffers(KEEP)
+        for part in ahead(columns()):
+            yield from format_rows(part, end, buffers)
+
+    # Three threads: one makes columns, one their text, and the caller writes.
+    yield from ahead(pieces())
 
 
 def _columns(

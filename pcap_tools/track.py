@@ -18,7 +18,7 @@ from pcap_tools.flowkey import (
     sender_is_server,
     slot_of,
 )
-from pcap_tools.kernels import I32, I64, U8, U16, U64, inner, kernel, prefetch
+from pcap_tools.kernels import I32, I64, U8, U64, inner, kernel, prefetch
 from pcap_tools.packet import Row
 from pcap_tools.tcp import advance, starts_new_flow
 from pcap_tools.walk import U32, Word
@@ -27,7 +27,6 @@ __all__ = [
     "AHEAD",
     "count_frames",
     "in_order",
-    "note_sizes",
     "rehash_flows",
     "rehash_groups",
     "track_rows",
@@ -337,16 +336,6 @@ def track_rows(
         owner[i] = number
         direction[i] = end
     return len(rows)
-
-
-@kernel
-def note_sizes(caplen: U32, sizes: U16) -> bool:
-    """Copy the sizes of packets; False when one is too large for 16 bits."""
-    fit = True
-    for i in range(len(caplen)):
-        sizes[i] = caplen[i]
-        fit &= caplen[i] < 65536
-    return fit
 
 
 @kernel

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pcap_tools.capture import Batch
+from pcap_tools.capture import Batch, open_capture
+from pcap_tools.copying import Copying
 from pcap_tools.expand import ExpandOptions, expand, file_header
 from pcap_tools.flowrow import FLOW
 from pcap_tools.flows import FlowTable, FlowTracker
@@ -25,8 +26,8 @@ def warm(part: str = "expand") -> None:
     """Compile the kernels of a part into the cache, by running each on next to nothing.
 
     "expand": all that the generator's host needs. "track": what makes flows of decoded packets.
-    "rewrite": what gives packets other addresses and writes them. "clean": that, and what turns
-    flows into text. See pcap_tools.beside.
+    "remap": what gives packets other addresses and writes them. "clean": that by flows, and what
+    turns flows into text. See pcap_tools.beside.
     """
     if part == "expand":
         _expand_both_ways()
@@ -38,11 +39,27 @@ def warm(part: str = "expand") -> None:
         tracker.update(batch, rows)
         tracker.finish()
         return
+    if part == "remap":
+        _remap()
+        return
     table = _one_flow()
     with tempfile.TemporaryDirectory(prefix="warm-") as directory:
         _rewrite(batch, rows, table, Path(directory))
-        if part == "clean":
-            write_flows(table, Path(directory) / "flows.csv")
+        write_flows(table, Path(directory) / "flows.csv")
+
+
+def _remap() -> None:
+    from pcap_tools.byaddress import ByAddress
+
+    with tempfile.TemporaryDirectory(prefix="warm-") as directory:
+        source = Path(directory) / "in.pcap"
+        header = file_header(1, 65535, nanoseconds=False)
+        source.write_bytes(header + bytes(_two_packets().data))
+        with open_capture([source]) as capture:
+            work = ByAddress(FreshAddresses("warm"))
+            work.collect(capture)
+            work.settle()
+            Copying(capture, work).to(Path(directory) / "out.pcap")
 
 
 def _one_flow() -> FlowTable:
@@ -57,7 +74,8 @@ def _one_flow() -> FlowTable:
 def _two_packets() -> Batch:
     """As they lie in a savefile: a plain one, and one to everybody with no more addresses."""
     plain = _frame()
-    data = bytes(RECORD) + plain + bytes(RECORD) + b"\xff" * 6 + plain[6:]
+    record = struct.pack("=IIII", 0, 0, len(plain), len(plain))
+    data = record + plain + record + b"\xff" * 6 + plain[6:]
     size = np.full(2, len(plain), np.uint32)
     offset = np.array([RECORD, 2 * RECORD + len(plain)])
     return Batch(

@@ -15,16 +15,25 @@ import numpy.typing as npt
 from pcap_tools.capture import Batch, link_name
 from pcap_tools.errors import OutputError
 from pcap_tools.kernels import I64, U8, U16, copy_bytes, kernel
+from pcap_tools.placed import Placed
 from pcap_tools.records import put_records
 from pcap_tools.sink import DEPTH, open_sink
 from pcap_tools.walk import MAX_PACKET, Word
 
-__all__ = ["RECORD", "Buffered", "Edit", "PcapWriter", "refuse_inputs"]
+__all__ = [
+    "HEADER",
+    "RECORD",
+    "Buffered",
+    "Edit",
+    "PcapWriter",
+    "gather_records",
+    "refuse_inputs",
+]
 
 _BUFFER = 1 << 20  # with less, handing buffers to the writing thread costs more than it brings
 _ALL = np.ones(0, np.bool_)
-RECORD = 16
-"""Bytes of a packet's header in a pcap file."""
+HEADER, RECORD = 24, 16
+"""Bytes of a pcap file's header, and of each packet's in it."""
 
 Edit = Callable[[U8, I64, I64], None]
 """Changes frames in place: memory, the frames' places in it, and their packets' numbers."""
@@ -147,6 +156,19 @@ class PcapWriter(Buffered):
             if start < len(batch):
                 self._flush()
 
+    def place_records(self, packets: int, octets: int) -> Placed | None:
+        """Room behind what was written for the records of so many packets and bytes of frames.
+
+        They are then put there by `gather_records`, and count as written. None where an output has
+        no places (see `Sink.place`). Raises OutputError.
+        """
+        self._flush()
+        placed = self._sink.place(HEADER + RECORD * packets + octets)
+        if placed is not None:
+            self.packets += packets
+            self.bytes += octets
+        return placed
+
     def write_records(
         self,
         source: U8,
@@ -162,7 +184,7 @@ class PcapWriter(Buffered):
         rows, places = np.empty(len(sizes), np.int64), np.empty(len(sizes), np.int64)
         start, at = 0, 0
         while start < len(sizes):
-            start, at, self._fill, packets, octets = _gather_records(
+            start, at, self._fill, packets, octets = gather_records(
                 source, at, sizes, keep, start, self._buffers[0], self._fill, rows, places
             )
             self.packets += packets
@@ -184,7 +206,7 @@ def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:
 
 
 @kernel
-def _gather_records(
+def gather_records(
     source: U8,
     at: Word,
     sizes: U16,
