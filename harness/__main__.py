@@ -1,5 +1,5 @@
 """`python -m harness` is `probebench`."""
 
-from harness.cli import main
+from harness.cli import run
 
-main()
+run()

@@ -68,7 +68,9 @@ class Addresses:
     def ranks(self, high: U64, low: U64) -> I64:
         """Rank of each of many addresses; −1 for those that are not among these."""
         found = np.empty(len(low), np.int64)
-        _ranks(self.version, self.high, self.low, high, low, found)
+        # Made here: a kernel that allocates costs 20 ms of every start.
+        begins = np.zeros(_BUCKETS + 2, np.int64)
+        _ranks(self.version, self.high, self.low, high, low, found, begins)
         return found
 
     @classmethod
@@ -158,7 +160,13 @@ def _json4(low: U64) -> bytes:
 
 @kernel
 def _ranks(
-    version: int, high: U64, low: U64, wanted_high: U64, wanted_low: U64, ranks: I64
+    version: int,
+    high: U64,
+    low: U64,
+    wanted_high: U64,
+    wanted_low: U64,
+    ranks: I64,
+    begins: I64,
 ) -> None:
     """Binary search inside a bucket of the leading bits: two cache misses, not twenty."""
     count = low.size
@@ -170,10 +178,10 @@ def _ranks(
     shift = np.uint64(0)
     while (last - first) >> shift > np.uint64(_BUCKETS):
         shift += np.uint64(1)
-    begins = np.zeros(as_int((last - first) >> shift) + 2, np.int64)
+    buckets = as_int((last - first) >> shift) + 2
     for row in range(count):
         begins[as_int((lead[row] - first) >> shift) + 1] = row + 1
-    for bucket in range(1, begins.size):  # buckets without an address
+    for bucket in range(1, buckets):  # buckets without an address
         begins[bucket] = max(begins[bucket], begins[bucket - 1])
     for row in range(wanted_low.size):
         one, two = wanted_high[row], wanted_low[row]

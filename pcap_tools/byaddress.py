@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,6 @@ from pcap_tools.capture import Batch, Capture
 from pcap_tools.edits import COUNTS, QUOTING
 from pcap_tools.kernels import I64, U16, U64
 from pcap_tools.known import BLOCK, fill_known, number_plain, refill_seen, swap_known
-from pcap_tools.mentions import Mentions
 from pcap_tools.patch import Edits, patch_all
 from pcap_tools.plain import FIXED_IP, FIXED_L4, PLAIN
 from pcap_tools.plan import AddressPlan
@@ -27,6 +27,9 @@ from pcap_tools.scan import analyse_batch
 from pcap_tools.sizes import Sizes
 from pcap_tools.stand_ins import AddressBook, lookup
 from pcap_tools.tables import tables_of
+
+if TYPE_CHECKING:
+    from pcap_tools.mentions import Mentions
 
 __all__ = ["ByAddress"]
 
@@ -104,6 +107,8 @@ class ByAddress:
         plan.require(wanted.iteration, 1)
         self.plan = replace(plan, run={"first": wanted.iteration, "iterations": 1})
         if self._quoting:
+            from pcap_tools.mentions import Mentions  # kernels that only who needs them must load
+
             self.mentions = Mentions(self.plan)
         high, low = lookup(self.plan, wanted.iteration, *columns)
         self._tables = tables_of(columns[0], high, low)

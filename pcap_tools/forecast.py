@@ -81,7 +81,7 @@ def forecast(table: FlowTable, policy: Policy) -> Forecast:
     packets = table.rows["packets"].sum(axis=1)
     octets = table.rows["bytes"].sum(axis=1)
     found: dict[str, list[int]] = {}
-    for code in np.unique(reason).tolist():
+    for code in np.flatnonzero(np.bincount(reason)).tolist():  # np.unique imports numpy.ma
         picked = reason == code
         found[names[code]] = [
             int(picked.sum()),

@@ -15,6 +15,7 @@ from pcap_tools.connstate import STATES
 from pcap_tools.flowrow import FlowRows
 from pcap_tools.flows import FlowTable
 from pcap_tools.forecast import Forecast, Progress, Tally, forecast, read_table
+from pcap_tools.memory import distinct
 from pcap_tools.policy import Policy
 from pcap_tools.survey import Survey, Surveyor
 from pcap_tools.table import PROTOCOLS
@@ -101,7 +102,7 @@ def inspect(
             flows=len(table),
             flows_per_s=len(table) / span if span > 0 else 0.0,
             concurrent_flows=flow_seconds / span if span > 0 else 0.0,
-            vlans=int(np.count_nonzero(np.unique(rows["vlan"] & 0xFFFFFF))),
+            vlans=int(np.count_nonzero(distinct(rows["vlan"] & 0xFFFFFF))),
             snapped_packets=int(rows["truncated"].sum()) + int(table.frames[1, 0]),
             missing_bytes=int(table.missing.sum()),
             protocols=_protocols(rows),
@@ -118,7 +119,7 @@ def inspect(
 
 def _protocols(rows: FlowRows) -> dict[str, Tally]:
     tallies = {}
-    for number in np.unique(rows["proto"]).tolist():
+    for number in np.flatnonzero(np.bincount(rows["proto"])).tolist():
         picked = rows[rows["proto"] == number]
         tallies[PROTOCOLS.get(number, f"protocol {number}")] = Tally(
             len(picked), int(picked["packets"].sum()), int(picked["bytes"].sum())

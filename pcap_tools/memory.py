@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Presence", "discard", "doubled", "populate", "reserve"]
+__all__ = ["Presence", "discard", "distinct", "doubled", "populate", "reserve"]
 
 _HUGE = 1 << 21  # bytes: one transparent huge page (x86-64, arm64 with 4 KiB pages)
 
@@ -44,6 +44,15 @@ def doubled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     larger = reserve(2 * len(array), array.dtype)
     larger[: len(array)] = array
     return larger
+
+
+def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The distinct values, sorted. np.unique imports numpy.ma (14 ms), and hashes (slower)."""
+    values = np.sort(values, axis=None)
+    fresh = np.ones(len(values), np.bool_)
+    fresh[1:] = values[1:] != values[:-1]
+    kept: npt.NDArray[Any] = values[fresh]
+    return kept
 
 
 _POPULATE_READ, _POPULATE_WRITE = 22, 23  # linux/mman.h, since Linux 5.14

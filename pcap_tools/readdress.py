@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +33,7 @@ from pcap_tools.edits import (
 from pcap_tools.flowrow import FlowRows
 from pcap_tools.flows import FlowTable
 from pcap_tools.kernels import I32, I64, U8, U32, U64, kernel
-from pcap_tools.memory import doubled, reserve
-from pcap_tools.mentions import Mentions
+from pcap_tools.memory import distinct, doubled, reserve
 from pcap_tools.packet import PacketRows
 from pcap_tools.patch import Edits, patch_all
 from pcap_tools.plain import FIXED_IP, FIXED_L4, PLAIN, other_frames, swap_plain
@@ -42,6 +42,9 @@ from pcap_tools.scan import analyse_batch
 from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook, lookup
 from pcap_tools.tables import Tables, tables_of
+
+if TYPE_CHECKING:
+    from pcap_tools.mentions import Mentions
 
 __all__ = ["FreshAddresses", "Readdress"]
 
@@ -109,7 +112,7 @@ class Readdress:
         owners, numbers = self._distinct().T
         late = owners >= _LATE
         owners[late] = table.owner[owners[late] - _LATE].astype(np.int64) + _SPECIAL
-        used = np.unique(numbers[kept[owners]])
+        used = distinct(numbers[kept[owners]])
         self._pairs, self._odd = [], self._odd[: len(table)].copy()
         del owners, numbers, late
         named_by = kept[_SPECIAL:] & (table.rows["packets"].sum(axis=1) > self._odd)
@@ -133,6 +136,8 @@ class Readdress:
         run = {"first": self.wanted.iteration, "iterations": 1}
         self.plan = replace(plan, run=run)
         if self._quoting:
+            from pcap_tools.mentions import Mentions  # kernels that only who needs them must load
+
             self.mentions = Mentions(self.plan)
         self._prepare(everyone, numbers)
         return self.plan
@@ -211,7 +216,7 @@ class Readdress:
             return np.zeros((0, 2), np.int64)
         owners, numbers = np.concatenate(self._pairs).T
         width = max(len(self._book), 1)
-        return np.column_stack(np.divmod(np.unique(owners * width + numbers), width))
+        return np.column_stack(np.divmod(distinct(owners * width + numbers), width))
 
     def _prepare(self, ends: tuple[U8, U64, U64], numbers: I32) -> None:
         """Stand-ins by flow end for plain frames, by the book's number for the others."""

@@ -1,8 +1,4 @@
-"""One iteration's stand-ins by number of an address book, and whole frames patched with them.
-
-`patch_frame` is for callers with a fast way of their own for plain frames: it takes any frame, also
-tunnelled, quoted, ARP or neighbour discovery, from within another kernel.
-"""
+"""One iteration's stand-ins by number of an address book, ready to be stored into frames."""
 
 from __future__ import annotations
 
@@ -10,15 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcap_tools.analyse import analyse_frame
-from pcap_tools.edits import COLUMNS, COUNTS, MAC, MAX_EDITS, Book
+from pcap_tools.edits import MAC
 from pcap_tools.errors import PlanError
-from pcap_tools.kernels import I32, I64, U8, U64, as_int, inner
+from pcap_tools.kernels import U8, U64
 from pcap_tools.macs import mac_words, mapped_macs
-from pcap_tools.patch import Edits, patch
 from pcap_tools.plan import AddressPlan
 
-__all__ = ["Scratch", "Tables", "new_macs", "note_frame", "patch_frame", "scratch", "tables_of"]
+__all__ = ["Tables", "new_macs", "tables_of"]
 
 
 class Tables(NamedTuple):
@@ -27,23 +21,6 @@ class Tables(NamedTuple):
     v4: U64
     v6: U64
     macs: U64
-
-
-class Scratch(NamedTuple):
-    """Room for one frame's row and edits, and counts (see `edits.COUNTS`) that add up."""
-
-    rows: I32
-    quotes: I32
-    counts: I64
-
-
-def scratch() -> Scratch:
-    """Fresh room, for one thread."""
-    return Scratch(
-        np.zeros((1, COLUMNS), np.int32),
-        np.zeros((MAX_EDITS, COLUMNS), np.int32),
-        np.zeros(len(COUNTS), np.int64),
-    )
 
 
 def tables_of(version: U8, high: U64, low: U64, macs: U64 | None = None) -> Tables:
@@ -98,29 +75,3 @@ def new_macs(plan: AddressPlan, numbers: U64, *, back: bool = False) -> U64:
         text = int(numbers[unknown[0]]).to_bytes(6, "big").hex(":")
         raise PlanError(f"MAC address {text} of the capture is not in the plan")
     return np.where(known, target[place], numbers) if len(order) else numbers
-
-
-@inner
-def note_frame(frame: int, size: int, link: int, book: Book, room: Scratch, macs: int) -> None:
-    """First walk: enter the addresses of one frame into the book, and repair its checksums.
-
-    The book has room for 2 × MAX_EDITS addresses more. `macs` (0 or 1): MAC addresses too.
-    """
-    room.rows[:] = 0
-    room.quotes[:] = 0
-    none = as_int(0)
-    analyse_frame(frame, size, link, book, room.rows, none, room.quotes, none, macs, room.counts)
-
-
-@inner
-def patch_frame(
-    frame: int, size: int, link: int, book: Book, tables: Tables, room: Scratch, macs: int
-) -> None:
-    """Second walk: give one frame (captured size, link type) what the tables say, in place.
-
-    Every address of the frame has to be in the book already: `note_frame` saw the same frame.
-    """
-    note_frame(frame, size, link, book, room, macs)
-    none = as_int(0)
-    edits = Edits(room.quotes, tables.macs)
-    patch(frame, room.rows, none, edits, tables.v4, tables.v6, none)

@@ -21,7 +21,7 @@ from harness.cli.flow_options import (
     policy_of,
     print_forecast,
     print_ignored,
-    tally_table,
+    print_tallies,
 )
 from harness.cli.progress import progress
 
@@ -127,9 +127,6 @@ def flows(
 def _print_inspection(found: Inspection) -> None:
     from datetime import UTC, datetime
 
-    from rich.console import Console
-
-    console = Console(highlight=False)
     start = datetime.fromtimestamp(found.first_ns / 1e9, UTC).isoformat(timespec="milliseconds")
     clock = "nanoseconds" if found.nanoseconds else "microseconds"
     facts = {
@@ -154,22 +151,18 @@ def _print_inspection(found: Inspection) -> None:
     }
     for name, text in facts.items():
         if text:
-            console.print(f"{name:>9}  {text}", markup=False, soft_wrap=True)
+            print(f"{name:>9}  {text}")
     for line in found.survey.lines():
-        console.print(f"{'damage':>9}  {line}", markup=False, soft_wrap=True)
-    console.print(tally_table("protocol", {**found.protocols, **found.outside}))
+        print(f"{'damage':>9}  {line}")
+    print_tallies("protocol", {**found.protocols, **found.outside})
     if found.states:
-        console.print(_state_table(found))
+        _print_states(found)
     print_forecast(found.forecast, "would be dropped")
 
 
-def _state_table(found: Inspection) -> object:
-    from rich.table import Table
-
+def _print_states(found: Inspection) -> None:
+    from harness.cli.plain_table import print_table
     from pcap_tools.connstate import MEANINGS
 
-    table = Table("TCP state", "flows", "meaning", box=None, pad_edge=False)
-    table.columns[1].justify = "right"
-    for state, flows in found.states.items():
-        table.add_row(state, f"{flows:,}", MEANINGS[state])
-    return table
+    rows = [[state, f"{flows:,}", MEANINGS[state]] for state, flows in found.states.items()]
+    print_table(["TCP state", "flows", "meaning"], rows, range(1, 2))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.plain_table import print_table
+
 if TYPE_CHECKING:
     from pcap_tools.forecast import Forecast, Tally
     from pcap_tools.policy import Policy
@@ -24,7 +26,7 @@ __all__ = [
     "policy_of",
     "print_forecast",
     "print_ignored",
-    "tally_table",
+    "print_tallies",
 ]
 
 Inputs = Annotated[
@@ -101,29 +103,23 @@ def policy_of(
     return Policy(rules, edge, idle, inner=flows_by == "inner", checksums=checksums)
 
 
-def tally_table(title: str, tallies: dict[str, Tally], meanings: bool = False) -> object:
-    """A table for the terminal: flows, packets and bytes by name, and what a rule means."""
-    from rich.table import Table
-
+def print_tallies(title: str, tallies: dict[str, Tally], *, meanings: bool = False) -> None:
+    """Print flows, packets and bytes by name, and what a rule means."""
     from pcap_tools.policy import RULES
 
-    table = Table(title, "flows", "packets", "bytes", box=None, pad_edge=False)
-    if meanings:
-        table.add_column("why")
-    for column in table.columns[1:4]:
-        column.justify = "right"
-    for name, tally in tallies.items():
-        row = [name, f"{tally.flows:,}", f"{tally.packets:,}", f"{tally.bytes:,}"]
-        table.add_row(*row, *([RULES.get(name, "")] if meanings else []))
-    return table
+    head = [title, "flows", "packets", "bytes", *(["why"] if meanings else [])]
+    rows = [
+        [name, f"{tally.flows:,}", f"{tally.packets:,}", f"{tally.bytes:,}"]
+        + ([RULES.get(name, "")] if meanings else [])
+        for name, tally in tallies.items()
+    ]
+    print_table(head, rows, range(1, 4))
 
 
 def print_forecast(result: Forecast, verb: str) -> None:
     """Print what came in, what is kept, and what each rule drops."""
-    from rich.console import Console
-
     rows = {"in": result.all, "kept": result.kept, **result.dropped}
-    Console(highlight=False).print(tally_table(verb, rows, meanings=True))
+    print_tallies(verb, rows, meanings=True)
 
 
 def print_ignored(ignored: int) -> None:
