@@ -54,7 +54,8 @@ class Sweeper:
         spec = replace(spec, first_iteration=self.next_iteration)
         planned = source.plan(spec.load, spec.first_iteration)
         capacity = self.session.plan.capacity
-        self.next_iteration += planned.iterations
+        if source.identity == "flow":  # others choose their addresses themselves
+            self.next_iteration += planned.iterations
         if self.next_iteration > capacity:
             raise ConfigError(
                 f"trial {spec.name} needs iterations up to {self.next_iteration:,}, the address "
