@@ -159,6 +159,34 @@ def record(
         )
 
 
+@app.command()
+def check(
+    lab: Annotated[
+        Path | None, typer.Option(help="Inventory [default: that of the virtual lab].")
+    ] = None,
+    name: Name = "default",
+    as_json: Json = False,
+) -> None:
+    """Look at a lab's hosts before a run: tools, interfaces, TRex; status 1 when a run would fail.
+
+    Example: `probebench lab check --lab lab.toml`
+    """
+    from harness.lab_check import check_lab
+    from lab.inventory import load_inventory
+    from lab.virtual_layout import layout
+
+    lines = check_lab(load_inventory(lab or layout(name).inventory))
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
+    else:
+        width = max(len(f"{line.host} {line.about}") for line in lines)
+        for line in lines:
+            about = f"{line.host} {line.about}"
+            typer.echo(f"{line.level:<8} {about:<{width}}  {line.text}")
+    if any(line.level == "problem" for line in lines):
+        raise typer.Exit(1)
+
+
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
     """Let TERM clean up as Ctrl-C does."""

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from lab import virtual
 from lab.connect import connect
 from lab.inventory import Inventory, load_inventory
 from lab.virtual_layout import layout
+from pcap_tools.capture import open_capture
 from pcap_tools.clean import clean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
@@ -209,3 +211,56 @@ def test_a_stopped_trex_leaves_nothing(lab: Path, corpus: Path, tmp_path: Path) 
         host.close()
     for name in ("_t-rex-64", "run.cache"):
         assert not subprocess.run(["pgrep", "-f", name], capture_output=True).stdout
+
+
+def test_lab_check_finds_it_and_what_is_missing(lab: Path, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "trex")
+    where = inventory(lab, tmp_path, tree)
+    outcome = probebench("lab", "check", "--lab", where)
+    assert outcome.status == 0, outcome.stdout
+    assert f"v3.08 in {tree}; modes stf, stl, astf" in outcome.stdout
+    assert outcome.stdout.count("is for tests, and carries nothing else") == 2
+    (tree / "_t-rex-64").unlink()
+    outcome = probebench("lab", "check", "--lab", where, "--json")
+    assert outcome.status == 1
+    problems = [line for line in json.loads(outcome.stdout) if line["level"] == "problem"]
+    assert [line["about"] for line in problems] == ["trex"]
+
+
+def test_the_tap_shows_what_either_port_sends(lab: Path, corpus: Path, tmp_path: Path) -> None:
+    """Counted by tcpdump at the sensor and at the opposite port, and by the kernel."""
+    spaces = layout(load_inventory(lab).name).namespaces
+    watchers = []
+    for number, (space, port) in enumerate(
+        ((spaces.sensor, "rx0"), (spaces.generator, "tx1"), (spaces.generator, "tx0"))
+    ):
+        argv = [
+            "tcpdump",
+            "--immediate-mode",
+            "-i",
+            port,
+            "-Q",
+            "in",
+            "-U",
+            "-w",
+            str(tmp_path / f"{number}.pcap"),
+        ]
+        watchers.append(
+            subprocess.Popen(net.in_namespace(space, argv), stderr=subprocess.PIPE, text=True)
+        )
+    for watcher in watchers:
+        assert watcher.stderr is not None
+        assert "listening" in watcher.stderr.readline()
+    with open_capture([corpus]) as capture:
+        packets = sum(len(batch) for batch in capture.batches())
+    for port in ("tx0", "tx1"):
+        argv = ["tcpreplay", "-q", "--pps=500", "-i", port, str(corpus)]
+        net.run(net.in_namespace(spaces.generator, argv))
+    time.sleep(0.5)
+    found = []
+    for number, watcher in enumerate(watchers):
+        watcher.terminate()
+        watcher.wait(10)
+        with open_capture([tmp_path / f"{number}.pcap"]) as capture:
+            found.append(sum(len(batch) for batch in capture.batches()))
+    assert found == [2 * packets, packets, packets]

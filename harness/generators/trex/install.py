@@ -26,7 +26,8 @@ say cores "$(getconf _NPROCESSORS_ONLN)"
 say runtime "$(ls /var/run/dpdk/"$2" 2>/dev/null | wc -l)"
 for entry in /proc/[0-9]*; do
   command=$(tr '\0' ' ' <"$entry/cmdline" 2>/dev/null) || continue
-  case $command in *_t-rex-64*) say process "${entry#/proc/} $command" ;; esac
+  set -- $command
+  case "$1 $2 " in *"_t-rex-64 "*) say process "${entry#/proc/} $command" ;; esac
 done
 """
 
