@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.errors import ConfigError
+from harness.sensors.appliance.command import make_command
+from harness.sensors.appliance.prometheus import make_prometheus
+from harness.sensors.appliance.rest import make_rest
+from harness.sensors.appliance.snmp import make_snmp
 from harness.sensors.base import Sensor
 from harness.sensors.suricata import SuricataSensor
 from lab.host import Host
@@ -14,6 +18,10 @@ __all__ = ["DRIVERS", "make_sensor"]
 
 DRIVERS: dict[str, Callable[[Host, SensorSpec], Sensor]] = {
     "suricata": SuricataSensor,
+    "command": make_command,
+    "snmp": make_snmp,
+    "prometheus": make_prometheus,
+    "rest": make_rest,
 }
 
 
