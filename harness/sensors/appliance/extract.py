@@ -107,7 +107,8 @@ class Document:
                 raise SensorFailed(
                     f"{self._where}: the answer is not JSON ({error}): {self._text.strip()[:80]!r}"
                 ) from None
-        return {str(match.full_path): match.value for match in _parse_path(path).find(self._json)}
+        matches = _parse_path(path).find(self._json)
+        return {str(match.full_path).replace("'", ""): match.value for match in matches}
 
     def _by_regex(self, pattern: str) -> dict[str, object]:
         found = re.compile(pattern, re.MULTILINE).finditer(self._text)
