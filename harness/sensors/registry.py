@@ -10,19 +10,24 @@ from harness.sensors.appliance.prometheus import make_prometheus
 from harness.sensors.appliance.rest import make_rest
 from harness.sensors.appliance.snmp import make_snmp
 from harness.sensors.base import Sensor
+from harness.sensors.capture import BareCapture
 from harness.sensors.suricata import SuricataSensor
 from lab.host import Host
 from lab.inventory import SensorSpec
 
-__all__ = ["DRIVERS", "make_sensor"]
+__all__ = ["DRIVERS", "OFFLINE", "make_sensor"]
 
 DRIVERS: dict[str, Callable[[Host, SensorSpec], Sensor]] = {
     "suricata": SuricataSensor,
+    "capture": BareCapture,
     "command": make_command,
     "snmp": make_snmp,
     "prometheus": make_prometheus,
     "rest": make_rest,
 }
+
+# Those whose program reads captures with the live sensor's rules (see harness.label).
+OFFLINE = frozenset({"suricata"})
 
 
 def make_sensor(host: Host, spec: SensorSpec) -> Sensor:
