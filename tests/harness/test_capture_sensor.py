@@ -25,7 +25,7 @@ Capturing on 'rx0'
 File: /dev/null
 Packets captured: 880
 Packets received/dropped on interface 'rx0': 900/120 (pcap:100/dumpcap:20/flushed:0/ps_ifdrop:7) (88.2%)
-"""
+"""  # noqa: E501
 
 
 def figures(counters: Counters | None) -> tuple[int | None, ...]:
