@@ -5,8 +5,8 @@ against Zeek's documented interface and tested on Zeek's own recorded logs and a
 
 Each worker is a Zeek of its own with its own logs, all in one fanout group: the data plane of a
 cluster without its manager. Statistics are written every second; when a Zeek ends it writes the
-last record and says what it received and dropped: both must agree to be called exact. A cluster that
-zeekctl runs is `zeek_cluster`.
+last record and says what it received and dropped: both must agree to be called exact. A cluster
+that zeekctl runs is `zeek_cluster`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pydantic import Field
 
 from harness.errors import ConfigError, SensorFailed
 from harness.model import Alert, Capabilities, Counters
+from harness.model_flows import FlowRecords
 from harness.sensors.appliance.options import Strict, read
 from harness.sensors.base import Footprint, Live
 from harness.sensors.owned import Owned
@@ -32,6 +33,7 @@ from harness.sensors.zeek_logs import (
     Record,
     capture_loss,
     final,
+    flow_records,
     notices,
     records,
     to_counters,
@@ -295,6 +297,13 @@ class ZeekSensor:
     def alerts(self) -> Iterator[Alert]:
         """Notices of all workers."""
         yield from self._notices
+
+    def flow_records(self) -> FlowRecords | None:
+        """conn.log of all workers, summed; None when there is none."""
+        rows: list[Record] = []
+        for number in range(len(self._workers)):
+            rows += self._rows(number, "conn")
+        return flow_records(rows)
 
     def collect(self, into: Path) -> None:
         """Statistics, losses, and what each worker said."""

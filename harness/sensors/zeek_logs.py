@@ -22,9 +22,10 @@ from dataclasses import dataclass
 
 from harness.errors import SensorFailed
 from harness.model import Alert, Counters
+from harness.model_flows import FlowRecords
 from harness.sensors.intake.understand import endpoint, protocol, signature_number
 
-__all__ = ["Final", "capture_loss", "final", "notices", "records", "to_counters"]
+__all__ = ["Final", "capture_loss", "final", "flow_records", "notices", "records", "to_counters"]
 
 Record = dict[str, object]
 _LISTS = ("set[", "vector[")
@@ -154,6 +155,26 @@ def capture_loss(rows: Iterable[Record]) -> dict[str, float]:
     if acks:
         found["capture_loss.percent"] = 100.0 * gaps / acks
     return found
+
+
+def flow_records(rows: Iterable[Record]) -> FlowRecords | None:
+    """Rows of conn.log, summed; None when there are none.
+
+    States are Zeek's conn_state. A flow has gaps when bytes of it were missed. Zeek does not say
+    why a connection was ended, nor whether its packets came to one worker.
+    """
+    flows = packets = bytes_ = gaps = 0
+    states: dict[str, int] = {}
+    for row in rows:
+        flows += 1
+        state = str(row.get("conn_state", "-"))
+        states[state] = states.get(state, 0) + 1
+        gaps += _count(row, "missed_bytes") > 0
+        packets += _count(row, "orig_pkts") + _count(row, "resp_pkts")
+        bytes_ += _count(row, "orig_ip_bytes") + _count(row, "resp_ip_bytes")
+    if not flows:
+        return None
+    return FlowRecords(flows, by_state=states, with_gaps=gaps, packets=packets, bytes=bytes_)
 
 
 def notices(rows: Iterable[Record]) -> Iterator[Alert]:
