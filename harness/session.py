@@ -18,6 +18,7 @@ import harness
 from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
+from harness.host_sampler import SampledHost
 from harness.model import Corpus, Reference
 from harness.profile import Profile
 from harness.progress import Progress
@@ -134,6 +135,7 @@ def open_session(
             progress=progress,
             settle_timeout=profile.settle_timeout,
             co_located=_boot_id(source) == _boot_id(target),
+            watch=SampledHost(target, listens, run.path),
         )
         yield Session(rig, corpus, plan, run, info, inventory)
 
