@@ -72,6 +72,7 @@ class SampledHost:
         if sampler is not None:
             self._sampler = None
             try:
+                self._keep(sampler.take())  # apart from `stop`, which may fail
                 self._keep(sampler.stop())
             except (LabError, ValueError) as error:
                 self._failure = self._failure or str(error)
