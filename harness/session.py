@@ -20,6 +20,7 @@ from harness.errors import ConfigError
 from harness.generators.registry import make_generator
 from harness.host_sampler import SampledHost
 from harness.model import Corpus, Reference
+from harness.preflight import RunPreflight
 from harness.profile import Profile
 from harness.progress import Progress
 from harness.reference import reference_for, rehearse
@@ -98,6 +99,9 @@ def open_session(
                 f"profile {profile.name}: generator {generator.name} cannot set the axis "
                 f"{profile.load.axis!r}; it can set {', '.join(generator.axes)}"
             )
+        # Begun before anything of ours runs there, ended when the rest is ready: the link is
+        # watched while nothing is sent.
+        preflight = RunPreflight(inventory, hosts, profile, corpus, progress)
         progress.say("sensor: checking that it runs and that its rules load")
         sensor.check()
         progress.say("corpus: to the generator host, by digest")
@@ -123,6 +127,7 @@ def open_session(
             extra={"command": list(command)} if command else {},
         )
         run.write_info(info)
+        preflight.finish(run.path)
         plan.save(run.path / "plan.json")
         rig = Rig(
             generator=generator,

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import lab_check
 from harness.errors import GateFailed
 
 if TYPE_CHECKING:
     from lab.status import HostStatus, LabStatus
 
-app = typer.Typer(no_args_is_help=True, help="The virtual lab: build it, look at it, record in it.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Labs: check one before a run; the virtual lab: build it, look at it, record in it.",
+)
+lab_check.register(app)
 
 Name = Annotated[str, typer.Option("--name", help="Name of the lab; several can coexist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
