@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = [
+    "UNITS",
     "Alert",
     "Capabilities",
     "Corpus",
@@ -30,6 +31,7 @@ __all__ = [
 
 Axis = Literal["pps", "flows", "bps", "concurrent"]
 Identity = Literal["flow", "template"]
+UNITS: dict[Axis, str] = {"pps": "pps", "flows": "flows/s", "bps": "bit/s", "concurrent": "flows"}
 Pacing = Literal["pps", "timestamps"]
 Severity = Literal["info", "warning", "invalid"]
 

@@ -55,6 +55,14 @@ def up(
     mtu: Annotated[
         int | None, typer.Option(min=1280, max=65535, help="MTU of the links (default 1500).")
     ] = None,
+    tap: Annotated[
+        bool | None,
+        typer.Option(
+            "--tap/--no-tap",
+            help="Two ports of the generator, clients' and servers' side, before an optical tap "
+            "(for TRex).",
+        ),
+    ] = None,
 ) -> None:
     """Build the virtual lab, or verify and repair it; prints the path of its inventory.
 
@@ -69,6 +77,7 @@ def up(
         "workers": workers,
         "ring_size": ring_size,
         "mtu": mtu,
+        "tap": tap,
         "rules": tuple(path.resolve() for path in rules) if rules else None,
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}

@@ -16,6 +16,7 @@ _LOW = 4096 * _MIB
 _CLOCK_S = 0.1
 _BUSY = 0.1
 _SWAPPED = 0.1
+_OBSERVING = ("ethtool", "tc", "date")
 
 
 @check(
@@ -87,15 +88,16 @@ def _disk_space(setup: Setup) -> Iterator[Outcome]:
     "invalid",
     "A program that a run needs is missing",
     fakes="nothing: the run would end there",
-    remedy="Install it on that host; ethtool only costs what it would have told.",
+    remedy="Install it on that host; ethtool, tc and date cost only what they would have told.",
 )
 def _missing_tools(setup: Setup) -> Iterator[Outcome]:
     for host in setup.hosts:
-        needed = [name for name in host.missing if name != "ethtool"]
+        needed = [name for name in host.missing if name not in _OBSERVING]
         if needed:
             yield Bad(host.name, f"missing: {', '.join(needed)}", {"missing": len(needed)})
         elif host.missing:
-            yield Bad(host.name, "missing: ethtool", {"missing": 1}, "warning")
+            numbers = {"missing": len(host.missing)}
+            yield Bad(host.name, f"missing: {', '.join(host.missing)}", numbers, "warning")
         else:
             yield Fine(host.name, "everything is there")
         old = re.match(r"(\d+)\.(\d+)", host.tools.get("python", ""))

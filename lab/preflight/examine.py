@@ -23,7 +23,8 @@ __all__ = ["CHECKED_IN", "Asked", "Preflight"]
 CHECKED_IN = (checks_link, checks_nic, checks_cpu, checks_host)
 """The modules whose import registers the checks."""
 
-_TOOLS = ("ethtool", "ip", "timeout", "sha256sum")
+# What the preflight and the seam themselves need; the roles' own programs are asked for elsewhere.
+_TOOLS = ("ethtool", "tc", "ip", "timeout", "sha256sum", "date")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,11 @@ class Preflight:
         inventory = self._inventory
         generator, sensor = inventory.generator, inventory.sensor
         interfaces: tuple[str, ...] = ()
-        programs: tuple[str, ...] = _TOOLS
         paths = [inventory.hosts[name].workdir]
         if name == generator.host:
             # DPDK names its ports by PCI address: the kernel knows none of them.
             interfaces += tuple(n for n in generator.interfaces if ":" not in n)
-            programs += ("ss",)
-            programs += ("tcpreplay",) if generator.driver == "tcpreplay" else ()
         if name == sensor.host:
             interfaces += () if sensor.interface is None else (sensor.interface,)
-            programs += (sensor.binary,) if sensor.driver == "suricata" else ()
             paths += [] if self._asked.logs is None else [self._asked.logs]
-        return Wish(interfaces, tuple(dict.fromkeys(paths)), tuple(dict.fromkeys(programs)))
+        return Wish(interfaces, tuple(dict.fromkeys(paths)), _TOOLS)
