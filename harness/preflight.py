@@ -29,20 +29,23 @@ __all__ = ["FILE", "RunPreflight", "asked_of", "peak_bps", "read_preflight", "re
 FILE = "preflight.json"
 _SCHEMA = 1
 _SHORTEST_S = 1.0
+_OVERHEAD = 24  # bytes a frame takes of the link beside itself: FCS, preamble and gap
 
 
 def peak_bps(profile: Profile, corpus: Corpus | None) -> float | None:
-    """The highest load of a profile in bits/s of frames; None where that is not known yet."""
+    """What the highest load of a profile takes of the link; None where that is not known yet.
+
+    In bits/s, FCS, preamble and gap included as far as the corpus's packet sizes are known.
+    """
     load = profile.load
     if load.values == "auto":
         return None
     most = max(load.values)
-    if load.axis == "bps":
-        return most
-    if corpus is None or load.axis not in ("pps", "flows"):
-        return None
-    units = corpus.packets if load.axis == "pps" else corpus.flows
-    return most * corpus.bytes * 8 / units if units else None
+    if corpus is None or not corpus.bytes:
+        return most if load.axis == "bps" else None
+    bits = 8 * (corpus.bytes + _OVERHEAD * corpus.packets)
+    units = {"bps": 8 * corpus.bytes, "pps": corpus.packets, "flows": corpus.flows}.get(load.axis)
+    return most * bits / units if units else None
 
 
 def asked_of(profile: Profile | None, corpus: Corpus | None) -> Asked:

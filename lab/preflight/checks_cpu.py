@@ -54,7 +54,7 @@ def _cpu_list(setup: Setup) -> Iterator[Outcome]:
     "cpu-shared",
     "warning",
     "Generator and sensor, or two workers, share a core",
-    fakes="slow software: hyperthreads of one core do the work of about one and a quarter",
+    fakes="slow software: two hyperthreads of one core do far less than two cores",
     remedy="Give workers one hyperthread of each core (lscpu -e), and generator and sensor "
     "different cores.",
 )

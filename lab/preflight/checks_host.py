@@ -92,6 +92,9 @@ def _disk_space(setup: Setup) -> Iterator[Outcome]:
 )
 def _missing_tools(setup: Setup) -> Iterator[Outcome]:
     for host in setup.hosts:
+        if host.missing is None:
+            yield Unseen(host.name, "its programs were not looked for")
+            continue
         needed = [name for name in host.missing if name not in _OBSERVING]
         if needed:
             yield Bad(host.name, f"missing: {', '.join(needed)}", {"missing": len(needed)})

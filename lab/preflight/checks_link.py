@@ -82,7 +82,7 @@ def _link_speed(setup: Setup) -> Iterator[Outcome]:
         if load is not None and load > link.speed * 1e6:
             yield Bad(
                 _at(host, link),
-                f"{link.speed} Mb/s; the highest load asked for is {load / 1e6:,.0f} Mb/s",
+                f"{link.speed} Mb/s; the highest load asked for takes {load / 1e6:,.0f} Mb/s",
                 {"speed_mbps": link.speed, "load_mbps": load / 1e6},
                 "invalid",
             )
@@ -136,7 +136,7 @@ def _receive_offloads(setup: Setup) -> Iterator[Outcome]:
     link = setup.ear
     if link is None:
         yield _no_ear(setup)
-    elif link.features is None:
+    elif link.features is None or not _MERGING.keys() & link.features.keys():
         yield Unseen(_at(setup.sensor, link), "ethtool -k does not answer")
     else:
         on = [short for name, short in _MERGING.items() if link.features.get(name)]
@@ -177,7 +177,7 @@ def _vlan_offload(setup: Setup) -> Iterator[Outcome]:
 )
 def _transmit_offloads(setup: Setup) -> Iterator[Outcome]:
     for host, link in setup.ports:
-        if link.features is None:
+        if link.features is None or not _SPLITTING.keys() & link.features.keys():
             yield Unseen(_at(host, link), "ethtool -k does not answer")
             continue
         on = [short for name, short in _SPLITTING.items() if link.features.get(name)]

@@ -31,8 +31,8 @@ _TOOLS = ("ethtool", "tc", "ip", "timeout", "sha256sum", "date")
 class Asked:
     """What a run will ask of the lab, as far as it is known.
 
-    `max_frame` is in bytes, `peak_bps` the highest load in bits/s; `logs` is where the sensor
-    writes (None: its host's workdir).
+    `max_frame` is in bytes, `peak_bps` what the highest load takes of the link in bits/s; `logs`
+    is where the sensor writes (None: its host's workdir).
     """
 
     max_frame: int | None = None

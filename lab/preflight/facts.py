@@ -133,7 +133,7 @@ class HostFacts:
     swap_total: int | None = None
     volumes: dict[str, Volume] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] | None = None
     links: dict[str, LinkFacts] = field(default_factory=dict)
 
 
@@ -168,7 +168,7 @@ class Setup:
     """A lab as the checks see it.
 
     `cpus` are those the inventory gives to the role, None where it gives none. `max_frame` is the
-    corpus's largest frame and `peak_bps` the highest load asked for, where they are known.
+    corpus's largest frame and `peak_bps` what the highest load takes of the link, where known.
     """
 
     generator: HostFacts
