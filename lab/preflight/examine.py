@@ -51,6 +51,7 @@ class Preflight:
         self._wishes = {name: self._wish(name) for name in self._hosts}
         self._before: dict[str, Answers] = {}
         self._facts: dict[str, HostFacts] = {}
+        self._begun = 0.0
 
     def begin(self) -> None:
         """Read both hosts."""
@@ -60,16 +61,17 @@ class Preflight:
         # Counters are read again: the quiet time begins when we have stopped asking.
         for name, host in self._hosts.items():
             self._before[name] = ask(host, self._wishes[name], counters_only=True)
+        self._begun = time.monotonic()
 
     def finish(self, *, at_least: float = 0.0, rest: bool = False) -> tuple[Setup, Report]:
-        """Judge, `at_least` seconds of quiet after `begin`.
+        """Judge, not before `at_least` seconds after `begin`.
 
         `rest` says that nothing of ours ran on the hosts meanwhile, so that their CPU time is
         somebody else's.
         """
         if not self._before:
             self.begin()
-        time.sleep(at_least)
+        time.sleep(max(0.0, self._begun + at_least - time.monotonic()))
         seen = {}
         for name, host in self._hosts.items():
             after = ask(host, self._wishes[name], counters_only=True)

@@ -95,6 +95,13 @@ class TestHostJsonl:
         (tmp_path / "host.jsonl").write_text("".join([*lines[:2], lines[2][:20], "\n", *lines[3:]]))
         assert len(list(read_samples(tmp_path))) == 5
 
+    def test_a_trial_has_nothing_of_the_one_before(self, tmp_path: Path) -> None:
+        for trial, sample in (("t01", SECONDS[0]), ("t02", raw(9.0))):
+            writer = SampleWriter(tmp_path, trial)
+            writer.write(sample)
+            writer.close()
+        assert [r for _, r in read_samples(tmp_path)][1] == to_reading(raw(9.0))
+
     def test_a_run_without_any(self, tmp_path: Path) -> None:
         assert list(read_samples(tmp_path)) == []
 

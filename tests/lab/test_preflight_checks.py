@@ -216,6 +216,17 @@ def test_what_tells_nothing_is_never_fine() -> None:
     assert {note.code for note in report.unseen} == set(CHECKS)
 
 
+@pytest.mark.parametrize(
+    ("iommus", "cmdline", "told"),
+    [((), "quiet", "no IOMMU is in use"), (("dmar0",), "intel_iommu=on iommu=pt", "iommu=pt")],
+)
+def test_an_interface_without_a_domain(iommus: tuple[str, ...], cmdline: str, told: str) -> None:
+    report = examine(sensor(iommus=iommus, cmdline=cmdline)(ear(iommu=None)(GOOD)))
+    assert told in [n.message for n in report.fine if n.code == "iommu"]
+    behind = examine(sensor(iommus=("dmar0",), cmdline="quiet")(ear(iommu=None)(GOOD)))
+    assert "iommu" in {n.code for n in behind.unseen}
+
+
 def test_a_closed_appliance_is_not_observable() -> None:
     report = examine(replace(GOOD, receive=None))
     unseen = {note.code for note in report.unseen}
