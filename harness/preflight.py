@@ -19,7 +19,7 @@ from harness.profile import Profile
 from harness.progress import Progress
 from lab.errors import ConnectError, ConnectionLost, LabError
 from lab.host import Host
-from lab.inventory import Inventory
+from lab.inventory import Inventory, SensorSpec
 from lab.preflight.check import Report
 from lab.preflight.examine import Asked, Preflight
 from lab.preflight.facts import Setup
@@ -29,6 +29,8 @@ __all__ = ["FILE", "RunPreflight", "asked_of", "peak_bps", "read_preflight", "re
 FILE = "preflight.json"
 _SCHEMA = 1
 _SHORTEST_S = 1.0
+_BYPASSES = ("dpdk", "af-xdp", "netmap")  # captures ahead of the kernel's stack
+_RUNNING = ("observed", "systemd")  # sensors that may run before a trial begins
 _OVERHEAD = 24  # bytes a frame takes of the link beside itself: FCS, preamble and gap
 
 
@@ -48,9 +50,13 @@ def peak_bps(profile: Profile, corpus: Corpus | None) -> float | None:
     return most * bits / units if units else None
 
 
-def asked_of(profile: Profile | None, corpus: Corpus | None) -> Asked:
+def asked_of(sensor: SensorSpec, profile: Profile | None, corpus: Corpus | None) -> Asked:
     """What a run asks of its lab."""
+    eve = sensor.options.get("eve")
     return Asked(
+        logs=eve if isinstance(eve, str) and eve.startswith("/") else None,
+        bypass=sensor.options.get("capture") in _BYPASSES,
+        observed=sensor.options.get("control") in _RUNNING,
         max_frame=None if corpus is None else corpus.max_frame or None,
         peak_bps=None if profile is None else peak_bps(profile, corpus),
     )
@@ -98,7 +104,7 @@ class RunPreflight:
     ) -> None:
         self._progress = progress
         self._failure: str | None = None
-        self._preflight = Preflight(inventory, hosts, asked_of(profile, corpus))
+        self._preflight = Preflight(inventory, hosts, asked_of(inventory.sensor, profile, corpus))
         progress.say("preflight: reading both hosts")
         try:
             self._preflight.begin()

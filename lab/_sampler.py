@@ -32,6 +32,8 @@ from lab._sampler_files import File, Files, listed
 from lab._sampler_machine import TICK, Disk, cpu_times, memory, online, softnet
 from lab._sampler_net import Interface
 
+DEAR = 0.008  # share of a core from which samples are made rarer, so that they stay below 0.01
+RAREST = 2.0  # seconds between samples, at most
 PIECE = 4000  # characters of a reading in one line; the leash cuts at 8192 bytes
 
 
@@ -171,6 +173,13 @@ def say(number: int, message: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def spaced(interval: float, spent: float, elapsed: float) -> float:
+    """The interval to go on with, after `spent` CPU seconds in `elapsed` ones."""
+    if elapsed < 5 or spent <= DEAR * elapsed:
+        return interval
+    return max(interval, RAREST)
+
+
 def main() -> None:
     config = json.loads(sys.argv[1])
     # Two files a thread, one an interrupt vector, one a CPU: more than 1024 on a large machine.
@@ -182,7 +191,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     host = Host(config)
     interval = float(config.get("interval", 1.0))
-    before = {}  # type: dict[str, Any]
+    before, first = {}, {}  # type: dict[str, Any], dict[str, Any]
     number = 0
     due = time.monotonic()
     ended = False
@@ -195,6 +204,8 @@ def main() -> None:
         say(number, changes(before, reading))
         if ended:
             return
+        first = first or reading
+        interval = spaced(interval, reading["cost"] - first["cost"], reading["t"] - first["t"])
         before = reading
         number += 1
         due = max(due + interval, time.monotonic())

@@ -52,15 +52,15 @@ def cpu_times(text: str) -> dict[str, dict[str, float]]:
             break
         name, *rest = line.split()
         if name != "cpu" and len(rest) >= 8:
-            user, nice, system, idle, iowait, irq, soft, steal = (int(x) / TICK for x in rest[:8])
+            user, nice, system, idle, iowait, irq, soft, steal = (int(word) for word in rest[:8])
             found[name[3:]] = {
-                "user": user + nice,
-                "system": system,
-                "softirq": soft,
-                "irq": irq,
-                "idle": idle,
-                "iowait": iowait,
-                "steal": steal,
+                "user": (user + nice) / TICK,
+                "system": system / TICK,
+                "softirq": soft / TICK,
+                "irq": irq / TICK,
+                "idle": idle / TICK,
+                "iowait": iowait / TICK,
+                "steal": steal / TICK,
             }
     return found
 

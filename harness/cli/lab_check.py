@@ -57,7 +57,7 @@ def check(
     known = None if corpus is None else _corpus(corpus, inventory.sensor.home, gap)
     with connect_lab(inventory) as hosts:
         ready = list(readiness(inventory, hosts))
-        preflight = Preflight(inventory, hosts, asked_of(wanted, known))
+        preflight = Preflight(inventory, hosts, asked_of(inventory.sensor, wanted, known))
         preflight.begin()
         setup, report = preflight.finish(at_least=seconds, rest=True)
     if as_json:

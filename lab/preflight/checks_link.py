@@ -142,8 +142,13 @@ def _receive_offloads(setup: Setup) -> Iterator[Outcome]:
         on = [short for name, short in _MERGING.items() if link.features.get(name)]
         if on:
             remedy = f"ethtool -K {link.name} {' '.join(f'{short} off' for short in on)}"
+            ahead = "; the sensor takes packets ahead of it" if setup.bypass else ""
             yield Bad(
-                _at(setup.sensor, link), f"on: {', '.join(on)}", {"on": len(on)}, remedy=remedy
+                _at(setup.sensor, link),
+                f"on: {', '.join(on)}{ahead}",
+                {"on": len(on)},
+                "info" if setup.bypass else None,
+                remedy,
             )
         else:
             yield Fine(_at(setup.sensor, link), "nothing merges packets")
@@ -291,6 +296,7 @@ def _other_captures(setup: Setup) -> Iterator[Outcome]:
             _at(setup.sensor, link),
             f"{link.captures} capture sockets are open before the sensor was started",
             {"sockets": link.captures},
+            "info" if setup.observed else None,
         )
     else:
         yield Fine(_at(setup.sensor, link), "none")

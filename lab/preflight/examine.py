@@ -32,12 +32,15 @@ class Asked:
     """What a run will ask of the lab, as far as it is known.
 
     `max_frame` is in bytes, `peak_bps` what the highest load takes of the link in bits/s; `logs`
-    is where the sensor writes (None: its host's workdir).
+    is where the sensor writes (None: its host's workdir). `bypass` and `observed` are those of
+    `Setup`.
     """
 
     max_frame: int | None = None
     peak_bps: float | None = None
     logs: str | None = None
+    bypass: bool = False
+    observed: bool = False
 
 
 class Preflight:
@@ -87,7 +90,8 @@ class Preflight:
             generator_cpus=None if generator.cpus is None else cpu_list(generator.cpus),
             sensor_cpus=None if sensor.cpus is None else cpu_list(sensor.cpus),
             workers=sensor.workers,
-            logs=asked.logs,
+            bypass=asked.bypass,
+            observed=asked.observed,
             max_frame=asked.max_frame,
             peak_bps=asked.peak_bps,
             clocks=offsets(self._hosts),

@@ -167,8 +167,10 @@ class Quiet:
 class Setup:
     """A lab as the checks see it.
 
-    `cpus` are those the inventory gives to the role, None where it gives none. `max_frame` is the
-    corpus's largest frame and `peak_bps` what the highest load takes of the link, where known.
+    `bypass` says that the sensor takes packets ahead of the kernel's stack (DPDK, AF_XDP, netmap),
+    `observed` that it may run already. The `cpus` are those the inventory gives to the role, None
+    where it gives none. `max_frame` is the corpus's largest frame and `peak_bps` what the highest
+    load takes of the link, where known.
     """
 
     generator: HostFacts
@@ -178,7 +180,8 @@ class Setup:
     generator_cpus: frozenset[int] | None = None
     sensor_cpus: frozenset[int] | None = None
     workers: int = 1
-    logs: str | None = None
+    bypass: bool = False
+    observed: bool = False
     max_frame: int | None = None
     peak_bps: float | None = None
     clocks: dict[str, Offset] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fakes import CORPUS
 
-from harness.preflight import FILE, RunPreflight, peak_bps, read_preflight, record
+from harness.preflight import FILE, RunPreflight, asked_of, peak_bps, read_preflight, record
 from harness.profile import LoadSpec, Profile
 from harness.progress import Progress
 from lab.errors import ConnectionLost
@@ -137,8 +137,15 @@ def test_a_run_without_one(tmp_path: Path) -> None:
 
 
 def test_the_corpus_may_have_no_known_frames() -> None:
-    from harness.preflight import asked_of
+    spec = INVENTORY.sensor
+    assert asked_of(spec, None, None).max_frame is None
+    assert asked_of(spec, profile("pps", 1), replace(CORPUS, max_frame=0)).max_frame is None
+    assert asked_of(spec, profile("pps", 1), CORPUS).max_frame == 1514
 
-    assert asked_of(None, None).max_frame is None
-    assert asked_of(profile("pps", 1), replace(CORPUS, max_frame=0)).max_frame is None
-    assert asked_of(profile("pps", 1), CORPUS).max_frame == 1514
+
+def test_how_the_sensor_captures_and_who_started_it_matter() -> None:
+    options = {"capture": "dpdk", "control": "observed", "eve": "/var/log/suricata/eve.json"}
+    asked = asked_of(INVENTORY.sensor.model_copy(update={"options": options}), None, None)
+    assert asked.bypass and asked.observed and asked.logs == "/var/log/suricata/eve.json"
+    plain = asked_of(INVENTORY.sensor, None, None)
+    assert not plain.bypass and not plain.observed and plain.logs is None

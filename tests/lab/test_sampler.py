@@ -130,6 +130,13 @@ def test_it_is_python_3_7_and_imports_nothing_of_ours_but_itself() -> None:
                 assert all(a.name in sys.stdlib_module_names for a in node.names)
 
 
+def test_dear_samples_become_rarer() -> None:
+    assert _sampler.spaced(1.0, 0.02, 10.0) == 1.0
+    assert _sampler.spaced(1.0, 0.09, 10.0) == 2.0
+    assert _sampler.spaced(1.0, 0.09, 1.0) == 1.0  # too soon to tell
+    assert _sampler.spaced(2.0, 0.5, 10.0) == 2.0
+
+
 def test_the_same_source_is_the_same_file() -> None:
     assert sampler.archive() == sampler.archive()
 
