@@ -1,4 +1,4 @@
-"""What a sensor's flow records say about one trial: values that cross the seam to the flow ledger."""
+"""What flow records say about one trial: values that cross the seam to the flow ledger."""
 
 from __future__ import annotations
 
