@@ -159,7 +159,7 @@ def render(
         "block_size": str(block),
         "runmode": options.runmode if live else "workers",
         "v3": "yes" if options.runmode == "workers" else "no",
-        "eve_type": options.alerts_via if live else "regular",
+        "eve_type": options.alerts_via if live and options.alerts_via != "file" else "regular",
         "eve_name": "alerts.json" if options.alerts_via == "file" or not live else "alerts.sock",
         "pending": str(max(_LEAST_PENDING, min(_PENDING, spec.ring_size))),
     }

@@ -34,6 +34,7 @@ _KNOWN = (
     "stats-interval",
     "unit",
 )
+SOCKET = "/run/suricata/suricata-command.socket"  # as distributions configure it
 _PREFIXES = ("set.", "eal.")
 
 
@@ -70,7 +71,7 @@ class Options:
     eal: tuple[tuple[str, str], ...] = ()
     control: Control = "own"
     unit: str | None = None
-    socket: str = "/run/suricata/suricata-command.socket"
+    socket: str = SOCKET
     eve: str | None = None
     log: str | None = None
     alerts_via: AlertsVia = "file"
@@ -147,7 +148,7 @@ def read_options(values: Mapping[str, str | int | float | bool]) -> Options:
         eal=tuple(free["eal."]),
         control=read.choice("control", get_args(Control)),  # type: ignore[arg-type]
         unit=read.text("unit"),
-        socket=read.path("socket") or Options.__dataclass_fields__["socket"].default,
+        socket=read.path("socket") or SOCKET,
         eve=read.path("eve"),
         log=read.path("log"),
         alerts_via=read.choice("alerts-via", get_args(AlertsVia)),  # type: ignore[arg-type]
