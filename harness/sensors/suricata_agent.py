@@ -156,13 +156,14 @@ def _asleep(window: list[Sample]) -> bool:
     )
 
 
-def is_quiet(window: list[Sample]) -> bool:
+def is_quiet(window: list[Sample], counters_too: bool = False) -> bool:
     """True when the last samples show a worked-off, idle sensor.
 
     Either the workers are known to have slept (`_ASLEEP_S`), or nothing that is counted has moved
-    for `_QUIET_S`.
+    for `_QUIET_S`. `counters_too` asks for the latter: then iface-stat is up to date as well, which
+    matters where no exact totals follow.
     """
-    if _asleep(window):
+    if not counters_too and _asleep(window):
         return True
     last, first = window[-1], _before(window, _QUIET_S)
     if first is None:

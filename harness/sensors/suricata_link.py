@@ -139,7 +139,7 @@ class Link:
             fresh = watch.since(mark)
             mark = watch.count
             window += fresh
-            if fresh and is_quiet(window):
+            if fresh and is_quiet(window, self.options.control == "observed"):
                 return True
             if watch.ended:
                 raise SensorFailed(
