@@ -290,7 +290,10 @@ def test_snapshot_waits_for_the_table(world: World, sensor: SuricataSensor) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"confg": "/x"}, r"sensor\.options\.confg: unknown option; known: alerts-via, capture, config"),
+        (
+            {"confg": "/x"},
+            r"sensor\.options\.confg: unknown option; known: alerts-via",
+        ),
         ({"config": "relative.yaml"}, "absolute path"),
         ({"ready-timeout": "long"}, "give a number"),
         ({"ready-timeout": 0}, "give a number >= 0.1"),
