@@ -211,8 +211,9 @@ def own_config_argv(
         node = f"outputs.{number}"
         added[node] = "eve-log"
         added[f"{node}.eve-log.enabled"] = "yes"
-        added[f"{node}.eve-log.filetype"] = "regular"
-        added[f"{node}.eve-log.filename"] = name
+        socket = live and kind == "alert" and options.alerts_via != "file"
+        added[f"{node}.eve-log.filetype"] = options.alerts_via if socket else "regular"
+        added[f"{node}.eve-log.filename"] = "alerts.sock" if socket else name
         added[f"{node}.eve-log.types.0"] = kind
         if kind == "stats":
             added[f"{node}.eve-log.types.0.stats.threads"] = "yes"
