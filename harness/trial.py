@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TextIO
 
 from harness import gates, ledger
+from harness.balancing import Predict
+from harness.conclusions import conclude
 from harness.detection import score
 from harness.errors import GeneratorFailed, HarnessError, SensorFailed
 from harness.generators.base import Generator
@@ -46,6 +48,7 @@ class Rig:
 
     `transmit` are the interfaces the generator sends on that its kernel knows (none where DPDK took
     them), `receive` the sensor's (None where nobody can read it), `watch` the sampler on its host.
+    `predict` says how the load should spread over workers, `max_frame` how large frames are (bytes).
     """
 
     generator: Generator
@@ -59,6 +62,8 @@ class Rig:
     settle_timeout: float
     co_located: bool = False
     watch: HostWatch | None = None
+    predict: Predict | None = None
+    max_frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,7 @@ def run_trial(
         stop_quietly(source, rig.sensor)
         if rig.watch is not None:
             rig.watch.close()
-    trial = replace(trial, ended=_now())
+    trial = conclude(replace(trial, ended=_now()), rig.reference.flows, rig.predict)
     context = gates.Context(rig.sensor.capabilities, rig.co_located, earlier, rig.reference.flows)
     return replace(trial, gates=gates.evaluate(trial, context))
 
@@ -180,7 +185,16 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
     after = sensor.finish()
     if port is not None:
         sent = replace(sent, wire_packets=port.tx_packets, wire_bytes=port.tx_bytes)
-    account = ledger.build(sent, nic, before, after, sensor.capabilities)
+    account = ledger.build(
+        sent,
+        nic,
+        before,
+        after,
+        sensor.capabilities,
+        port=port,
+        host=host,
+        max_frame=rig.max_frame,
+    )
     trial = replace(
         trial,
         sent=sent,

@@ -255,6 +255,7 @@ class SuricataSensor:
         self._watch.read()
         self.cpu_seconds = self._watch.cpu_seconds
         sampler = self._watch.own_cpu
+        facts = self._watch.facts()
         lived = time.monotonic() - self._started
         exit_ = self._process.stop(_STOP_GRACE_S)
         self._process = None
@@ -284,7 +285,7 @@ class SuricataSensor:
                 f"{counters.dropped} drops, its log says {said[0]} and {said[1]} at shutdown: the "
                 "final record is missing (full disk?)"
             )
-        raw = dict(counters.raw)
+        raw = {**counters.raw, **facts}
         if sampler is not None:
             raw["probebench.sampler_cpu_s"] = sampler
         return replace(counters, raw=raw)
