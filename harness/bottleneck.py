@@ -256,9 +256,9 @@ def _output(trial: Trial, workers: tuple[WorkerBudget, ...]) -> list[Bottleneck]
             evidence.append(Evidence("seconds a write took at worst", slow, "sampler"))
     if not evidence:
         return []
-    return [
-        Bottleneck("disk", "the output lost alerts" if alerts else "busy", None, tuple(evidence))
-    ]
+    lossy = alerts is not None and (alerts.unwritten or 0) > 0
+    detail = "the output lost alerts" if lossy else "busy, and slow to write"
+    return [Bottleneck("disk", detail, None, tuple(evidence))]
 
 
 def _open(ledger: Ledger | None) -> list[Bottleneck]:

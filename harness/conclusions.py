@@ -1,4 +1,4 @@
-"""What follows from a trial's measurements: ledgers of flows and alerts, budget, balance, verdict."""
+"""What follows from a trial: ledgers of flows and alerts, time budget, balance, verdict."""
 
 from __future__ import annotations
 

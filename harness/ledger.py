@@ -1,7 +1,7 @@
 """Where the offered packets went, stage by stage, and what nobody accounts for.
 
-    offered ─transmit─wire─▶ NIC ─nic─backlog─▶ ring ─ring─▶ software ─undecoded─▶ decoder ─invalid─▶
-    flow engine ─flow─▶ stream engine ─stream─▶ analysed (detection)
+    offered ─transmit─wire─▶ NIC ─nic─backlog─▶ ring ─ring─▶ software ─undecoded─▶
+    decoder ─decoder─▶ flow engine ─flow─▶ stream engine ─stream─▶ analysed (detection)
 
 Sources and their traps:
 

@@ -93,10 +93,10 @@ class FlowLedger:
 
     `offered` as the sensor counts them at zero load, where the reference has that; `seen` the flows
     it created; `missing` what is left. `without_memory` are connections that got no session,
-    `unflowed` packets that got no flow; `evicted` flows that were thrown out for others before their
-    time. `wrong_thread` are packets of a flow on another worker than its first, `gaps` holes in
-    streams, `cut` streams that reached the depth limit, `midstream` connections picked up in their
-    middle. `left` are flows that still were in the table when the trial began.
+    `unflowed` packets that got no flow; `evicted` flows that were thrown out early for others.
+    `wrong_thread` are packets of a flow on another worker than its first, `gaps` holes in streams,
+    `cut` streams that reached the depth limit, `midstream` connections picked up in their middle.
+    `left` are flows that still were in the table when the trial began.
     """
 
     offered: int
@@ -118,10 +118,10 @@ class FlowLedger:
 class AlertLedger:
     """Alerts of a trial.
 
-    Events due: due = detected + missed. Alerts written: raised = detected + repeated +
-    unexpected (distinct ones that the reference does not have) + unmapped. `counted` is the sensor's own count of alerts; `unwritten` =
-    counted - raised is what its output lost. `suppressed` and `overflowed` are alerts that it
-    dropped itself, by thresholds and by the limit of alerts per packet.
+    Events due: due = detected + missed. Alerts written: raised = detected + repeated + unexpected
+    (distinct ones that the reference does not have) + unmapped. `counted` is the sensor's own count
+    of alerts; `unwritten` = counted - raised is what its output lost. `suppressed` and `overflowed`
+    are alerts that it dropped itself, by thresholds and by the limit of alerts per packet.
     """
 
     due: int

@@ -46,8 +46,8 @@ class Trial:
     `after` are the sensor's counters; `nic` is what the sensor's interface counted during the
     trial, `port` what the generator's did. `drop_rate` is 1 - analysed / offered.
     `method` names the replay method: "fresh" (this product's), "loop", "unique-ip", "raw-loop".
-    `bottleneck` is the verdict on what stopped the sensor; it, `budget`, `balance` and the ledgers of
-    flows and alerts follow from the other fields, and are kept so that the record says them by
+    `bottleneck` is the verdict on what stopped the sensor. It, `budget`, `balance` and the ledgers
+    of flows and alerts follow from the other fields; they are kept so that a record speaks for
     itself.
     """
 

@@ -48,7 +48,7 @@ class Rig:
 
     `transmit` are the interfaces the generator sends on that its kernel knows (none where DPDK took
     them), `receive` the sensor's (None where nobody can read it), `watch` the sampler on its host.
-    `predict` says how the load should spread over workers, `max_frame` how large frames are (bytes).
+    `predict` says how the load should spread over workers; frames have up to `max_frame` bytes.
     """
 
     generator: Generator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from lab.host import Process
@@ -183,7 +184,7 @@ def worker_facts(samples: list[Sample]) -> dict[str, float]:
     """
     pairs = [
         (a, b)
-        for a, b in zip(samples, samples[1:], strict=False)
+        for a, b in pairwise(samples)
         if b.received - a.received > _QUIET_PPS * (b.t - a.t)
         or (a.rx is not None and b.rx is not None and b.rx - a.rx > _QUIET_PPS * (b.t - a.t))
     ]
