@@ -69,7 +69,13 @@ def choose_loads(trial: Trial, spec: LoadSpec, corpus: Corpus) -> Calibration:
     top = HEADROOM * offered
     loads = _spread(spec.auto, analysed if overloaded else top / spec.auto.highest, top)
     ceiling = top if offered < 0.99 * trial.load.value else math.inf
-    unit = corpus.flows / corpus.packets if spec.axis == "flows" else 1.0
+    per_packet = {
+        "pps": 1.0,
+        "flows": corpus.flows / corpus.packets,
+        "bps": corpus.bytes * 8 / corpus.packets,
+        "concurrent": corpus.flow_seconds / corpus.packets,
+    }
+    unit = per_packet[spec.axis]
     return Calibration(
         analysed, offered, overloaded, tuple(_round(load * unit) for load in loads), ceiling * unit
     )

@@ -12,6 +12,7 @@ from typing import Literal
 from harness.model_ledger import ByteLedger, Stage, StageEvent
 
 __all__ = [
+    "UNITS",
     "Alert",
     "Capabilities",
     "Corpus",
@@ -32,6 +33,7 @@ __all__ = [
 
 Axis = Literal["pps", "flows", "bps", "concurrent"]
 Identity = Literal["flow", "template"]
+UNITS: dict[Axis, str] = {"pps": "pps", "flows": "flows/s", "bps": "bit/s", "concurrent": "flows"}
 Pacing = Literal["pps", "timestamps"]
 Severity = Literal["info", "warning", "invalid"]
 

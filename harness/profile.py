@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import ConfigError
+from harness.generators.axes import AXES
 from harness.model import Axis
 from lab.tomlfile import first_problem, read_toml
 
@@ -75,6 +76,22 @@ class Profile(_Strict):
     corpus: CorpusSpec = CorpusSpec()
     settle_timeout: float = Field(default=20.0, gt=0)
     strict: bool = False
+
+    @model_validator(mode="after")
+    def _settable(self) -> Profile:
+        if self.generator is None:
+            return self  # the inventory's is asked when it is known
+        if self.generator not in AXES:
+            raise ValueError(
+                f"generator = {self.generator!r} is not known; known are {', '.join(sorted(AXES))}"
+            )
+        able = AXES[self.generator]
+        if self.load.axis not in able:
+            raise ValueError(
+                f"generator {self.generator} cannot set the axis {self.load.axis!r}; it can set "
+                f"{', '.join(able)}"
+            )
+        return self
 
 
 def load_profile(path: Path) -> Profile:

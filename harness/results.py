@@ -106,6 +106,17 @@ class Trial:
         """Bits/s of frames (without FCS, preamble and gap) really offered."""
         return self._achieved(self.schedule.bps)
 
+    @property
+    def offered(self) -> float | None:
+        """What was really offered, in the unit of the load's axis."""
+        asked = {
+            "pps": self.schedule.pps,
+            "flows": self.schedule.flows_per_s,
+            "bps": self.schedule.bps,
+            "concurrent": self.schedule.concurrent_flows,
+        }
+        return self._achieved(asked[self.load.axis])
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, as written to `trials.jsonl`."""
         return {"schema": SCHEMA, **asdict(self)}

@@ -19,7 +19,9 @@ from harness.balancing import predictor
 from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
+from harness.host_sampler import SampledHost
 from harness.model import Corpus, Reference
+from harness.preflight import RunPreflight
 from harness.profile import Profile
 from harness.progress import Progress
 from harness.reference import reference_for, rehearse
@@ -98,6 +100,9 @@ def open_session(
                 f"profile {profile.name}: generator {generator.name} cannot set the axis "
                 f"{profile.load.axis!r}; it can set {', '.join(generator.axes)}"
             )
+        # Begun before anything of ours runs there, ended when the rest is ready: the link is
+        # watched while nothing is sent.
+        preflight = RunPreflight(inventory, hosts, profile, corpus, progress)
         progress.say("sensor: checking that it runs and that its rules load")
         sensor.check()
         progress.say("corpus: to the generator host, by digest")
@@ -123,6 +128,7 @@ def open_session(
             extra={"command": list(command)} if command else {},
         )
         run.write_info(info)
+        preflight.finish(run.path)
         plan.save(run.path / "plan.json")
         rig = Rig(
             generator=generator,
@@ -137,6 +143,7 @@ def open_session(
             co_located=_boot_id(source) == _boot_id(target),
             predict=predictor(files.capture, plan),
             max_frame=corpus.max_frame or None,
+            watch=SampledHost(target, listens, run.path),
         )
         yield Session(rig, corpus, plan, run, info, inventory)
 

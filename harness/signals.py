@@ -1,4 +1,4 @@
-"""Make the polite ways of being stopped all clean up like Ctrl-C does."""
+"""Signals: the polite ways of being stopped all clean up like Ctrl-C does, and names for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["interruptible"]
+__all__ = ["interruptible", "signal_name"]
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
@@ -27,3 +27,11 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL` for 9; "signal 99" for a number that has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from harness.calibrate import MOST_FURTHER, choose_loads, further_load, load_between
 from harness.errors import ConfigError
 from harness.generators.base import Generator
-from harness.model import Load
+from harness.model import UNITS, Load
 from harness.profile import Profile
 from harness.results import RunDir, Trial
 from harness.session import Session
@@ -54,7 +54,8 @@ class Sweeper:
         spec = replace(spec, first_iteration=self.next_iteration)
         planned = source.plan(spec.load, spec.first_iteration)
         capacity = self.session.plan.capacity
-        self.next_iteration += planned.iterations
+        if source.identity == "flow":  # others choose their addresses themselves
+            self.next_iteration += planned.iterations
         if self.next_iteration > capacity:
             raise ConfigError(
                 f"trial {spec.name} needs iterations up to {self.next_iteration:,}, the address "
@@ -151,7 +152,7 @@ class Sweeper:
 
 def describe_trial(trial: Trial) -> str:
     """One line: what was offered, what was lost, what was detected, and what marks it."""
-    unit = "pps" if trial.load.axis == "pps" else "flows/s"
+    unit = UNITS[trial.load.axis]
     head = f"{trial.name:>8} {trial.method:<9} {trial.load.value:>9,.0f} {unit}"
     if trial.failure is not None:
         return f"{head}  FAILED: {trial.failure.message}"

@@ -21,10 +21,19 @@ from harness.detection import score
 from harness.errors import GeneratorFailed, HarnessError, SensorFailed
 from harness.generators.base import Generator
 from harness.hostwatch import HostWatch
-from harness.model import Counters, Detection, Failure, InterfaceCounters, Load, Reference, Schedule
+from harness.model import (
+    UNITS,
+    Detection,
+    Failure,
+    InterfaceCounters,
+    Load,
+    Reference,
+    Schedule,
+)
 from harness.progress import Progress, count
 from harness.results import Phase, Trial
 from harness.sensors.base import Live, Sensor
+from harness.templates import score_templates
 from lab.errors import ConnectError, ConnectionLost, LabError
 from lab.facts import interface_statistics
 from lab.host import Host
@@ -172,7 +181,7 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
     sensor.prepare()
     before = sensor.snapshot()
     if rig.watch is not None:
-        rig.watch.begin(sensor.footprint())
+        rig.watch.begin(sensor.footprint(), trial.name)
     receive = () if rig.receive is None else (rig.receive,)
     nic0, port0 = _sum(receive), _sum(rig.transmit)
     source.start(trial.schedule)
@@ -209,13 +218,17 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
         sensor_cpu_s=getattr(sensor, "cpu_seconds", None),
     )
     if sensor.capabilities.alerts:
-        trial = replace(trial, detection=_score(rig, trial, after))
+        trial = replace(trial, detection=_score(rig, source, trial))
     sensor.collect(rig.directory / "logs" / trial.name)
     return trial
 
 
-def _score(rig: Rig, trial: Trial, after: Counters) -> Detection:
+def _score(rig: Rig, source: Generator, trial: Trial) -> Detection:
     schedule = trial.schedule
+    if source.identity == "template" and trial.sent is not None:
+        return score_templates(
+            rig.sensor.alerts(), rig.reference, source.templates, trial.sent.templates
+        )
     if trial.method == "fresh":
         first, number = schedule.first_iteration, schedule.iterations
         return score(rig.sensor.alerts(), rig.reference, rig.invert, first, number)
@@ -281,7 +294,7 @@ def _row(rows: TextIO, name: str, elapsed: float, sent: int, live: Live) -> None
 
 
 def _line(trial: Trial, elapsed: float, sent: int, live: Live) -> str:
-    unit = "pps" if trial.load.axis == "pps" else "flows/s"
+    unit = UNITS[trial.load.axis]
     return (
         f"{trial.name:>8} {trial.method:<9} {count(trial.load.value):>7} {unit} "
         f"{elapsed:5.1f}/{trial.schedule.seconds:.0f} s  sent {count(sent):>7}  "

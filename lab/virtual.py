@@ -5,6 +5,9 @@
     root namespace ──ssh── generator  tx0 ═══ rx0  sensor ──ssh── root namespace
                            client     cl0 ─── sv0  server             (recording path)
 
+With a tap, the generator has a second port, and a hub between both and the sensor stands for the
+optical tap of a real lab.
+
 Generator and sensor run a real sshd on a management link of their own; `up` writes an inventory
 (lab.toml) that names them like any other hosts. Everything is named after the lab, so that several
 labs can live on a machine, and `down` finds every trace even of a half-built one.
@@ -28,7 +31,7 @@ from lab.status import status
 from lab.virtual_checks import broken_links, broken_servers, problems
 from lab.virtual_files import State, read_state, write_file, write_inventory, write_state
 from lab.virtual_layout import RUN_DIR, Layout, Namespaces, Options, layout
-from lab.virtual_links import management_link, recording_link, test_link
+from lab.virtual_links import management_link, recording_link, tapped_links, test_link
 
 __all__ = [
     "Layout",
@@ -104,7 +107,7 @@ def names() -> list[str]:
     """Names of the labs of which this machine has any trace, sorted."""
     found = set()
     for namespace in net.namespaces():
-        if match := re.fullmatch(r"pb-(.+)-(?:gen|sen|cli|srv)", namespace):
+        if match := re.fullmatch(r"pb-(.+)-(?:gen|sen|cli|srv|tap)", namespace):
             found.add(match[1])
     with suppress(FileNotFoundError):
         found |= {entry.name for entry in RUN_DIR.iterdir() if not entry.name.startswith(".")}
@@ -129,7 +132,8 @@ def _reuse(lab: Layout, wanted: Options, directory: Path | None) -> bool:
         return False
     if directory is not None and directory.resolve() != lab.directory:
         return False
-    if (state.options.mtu, state.options.txqueuelen) != (wanted.mtu, wanted.txqueuelen):
+    old = state.options
+    if (old.mtu, old.txqueuelen, old.tap) != (wanted.mtu, wanted.txqueuelen, wanted.tap):
         return False
     if broken_servers(lab, state):
         _start_servers(lab, state)
@@ -145,13 +149,13 @@ def _build(lab: Layout, options: Options, directory: Path | None) -> None:
     state = State(options, (generator, sensor))
     write_state(lab, state)
     spaces = lab.namespaces
-    for space in spaces.all():
+    for space in spaces.of(options):
         net.run(["ip", "netns", "add", space])
         net.run(["ip", "-n", space, "link", "set", "lo", "up"])
     for space in (spaces.generator, spaces.sensor):
         for scope in ("all", "default"):  # IPv6 would announce itself on the test link
             net.kernel_setting(space, f"net/ipv6/conf/{scope}/disable_ipv6", "1")
-    test_link(spaces, options)
+    (tapped_links if options.tap else test_link)(spaces, options)
     recording_link(spaces, options)
     pairs = zip(lab.management, (spaces.generator, spaces.sensor), state.subnets, strict=True)
     for interface, space, subnet in pairs:

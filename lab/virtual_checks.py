@@ -6,7 +6,7 @@ import json
 
 from lab import netns_tools as net
 from lab.virtual_files import State, read_state
-from lab.virtual_layout import Layout, layout
+from lab.virtual_layout import Layout, Options, layout
 
 __all__ = ["broken_links", "broken_servers", "problems"]
 
@@ -24,7 +24,9 @@ def broken_links(lab: Layout) -> list[str]:
     """Namespaces and interfaces that are missing or down, one line each."""
     spaces = lab.namespaces
     there = net.namespaces()
-    wrong = [f"namespace {space} is missing" for space in spaces.all() if space not in there]
+    state = read_state(lab)
+    options = state.options if state else Options()
+    wrong = [f"namespace {space} is missing" for space in spaces.of(options) if space not in there]
     if wrong:
         return wrong
     expected: list[tuple[str, str | None]] = [
@@ -36,6 +38,8 @@ def broken_links(lab: Layout) -> list[str]:
         ("mg0", spaces.sensor),
         *((interface, None) for interface in lab.management),
     ]
+    if options.tap:
+        expected += [("tx1", spaces.generator), ("tap0", spaces.tap)]
     for interface, space in expected:
         where = [] if space is None else ["-n", space]
         done = net.run(["ip", *where, "-j", "link", "show", interface], check=False)

@@ -86,17 +86,25 @@ mtu = {options.mtu}
 """
         for role, interface in (("generator", "tx0"), ("sensor", "rx0"))
     )
+    second, tapped = "", ""
+    if options.tap:
+        second = 'server_interface = "tx1"\n'
+        tapped = f"""
+[hosts.generator.interfaces.tx1]
+test = true
+mtu = {options.mtu}
+"""
     rules = ", ".join(_text(path.resolve()) for path in options.rules if path.exists())
     return f"""\
 # Inventory of the virtual lab {lab.name!r}, written by `probebench lab up`.
 # `probebench lab down --name {lab.name}` removes it with the lab; copy it to keep changes.
 name = {_text(lab.name)}
-{hosts}
+{hosts}{tapped}
 [generator]
 driver = "tcpreplay"
 host = "generator"
 interface = "tx0"
-{generator_cpus}
+{second}{generator_cpus}
 
 [sensor]
 driver = "suricata"

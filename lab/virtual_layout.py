@@ -26,7 +26,8 @@ class Options:
     """How a lab is built: MTU of its links (bytes), and the size of the sensor.
 
     The sensor is small by default, one worker, a small ring and the work of a large rule set, so
-    that this machine can overload it.
+    that this machine can overload it. `tap` gives the generator a second port, for the servers'
+    side, and puts both behind an optical tap: the sensor sees what either sends.
     """
 
     mtu: int = 1500
@@ -34,20 +35,26 @@ class Options:
     workers: int = 1
     ring_size: int = 1024
     rules: tuple[Path, ...] = (DEMO_RULES, BALLAST_RULES)
+    tap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Namespaces:
-    """Names of a lab's four network namespaces."""
+    """Names of a lab's network namespaces; that of the tap is only there when asked for."""
 
     generator: str
     sensor: str
     client: str
     server: str
+    tap: str
 
     def all(self) -> tuple[str, ...]:
-        """The four names."""
-        return (self.generator, self.sensor, self.client, self.server)
+        """Every name, the tap's included."""
+        return (self.generator, self.sensor, self.client, self.server, self.tap)
+
+    def of(self, options: Options) -> tuple[str, ...]:
+        """Those that a lab with these options has."""
+        return self.all() if options.tap else self.all()[:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,9 @@ class Layout:
     @property
     def namespaces(self) -> Namespaces:
         """The lab's namespaces, `pb-<name>-…`."""
-        return Namespaces(*(f"pb-{self.name}-{role}" for role in ("gen", "sen", "cli", "srv")))
+        return Namespaces(
+            *(f"pb-{self.name}-{role}" for role in ("gen", "sen", "cli", "srv", "tap"))
+        )
 
     @property
     def link(self) -> Path:

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import lab_check
 from harness.errors import GateFailed
 
 if TYPE_CHECKING:
     from lab.status import HostStatus, LabStatus
 
-app = typer.Typer(no_args_is_help=True, help="The virtual lab: build it, look at it, record in it.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Labs: check one before a run; the virtual lab: build it, look at it, record in it.",
+)
+lab_check.register(app)
 
 Name = Annotated[str, typer.Option("--name", help="Name of the lab; several can coexist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -50,6 +55,14 @@ def up(
     mtu: Annotated[
         int | None, typer.Option(min=1280, max=65535, help="MTU of the links (default 1500).")
     ] = None,
+    tap: Annotated[
+        bool | None,
+        typer.Option(
+            "--tap/--no-tap",
+            help="Two ports of the generator, clients' and servers' side, before an optical tap "
+            "(for TRex).",
+        ),
+    ] = None,
 ) -> None:
     """Build the virtual lab, or verify and repair it; prints the path of its inventory.
 
@@ -64,6 +77,7 @@ def up(
         "workers": workers,
         "ring_size": ring_size,
         "mtu": mtu,
+        "tap": tap,
         "rules": tuple(path.resolve() for path in rules) if rules else None,
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
+from harness.templates import Template
 
 __all__ = ["Generator", "Progress"]
 
@@ -24,6 +25,7 @@ class Generator(Protocol):
     name: str
     axes: tuple[Axis, ...]
     identity: Identity  # what an alert can be traced to: one flow, or the template it was made from
+    templates: tuple[Template, ...]  # after `prepare`, where the addresses are its own; else none
 
     def prepare(self, corpus: Corpus) -> None:
         """Ship the corpus (once, by digest) and check that everything needed is on the host."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from harness.errors import ConfigError
 from harness.generators.base import Generator
 from harness.generators.tcpreplay import TcpreplayGenerator
+from harness.generators.trex.stf import TrexStf
 from lab.host import Host
 from lab.inventory import GeneratorSpec
 
@@ -14,6 +15,7 @@ __all__ = ["DRIVERS", "make_generator"]
 
 DRIVERS: dict[str, Callable[[Host, GeneratorSpec], Generator]] = {
     "tcpreplay": TcpreplayGenerator,
+    "trex-stf": TrexStf,
 }
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import signal
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,9 +17,12 @@ from pathlib import Path
 
 from harness import planning
 from harness.errors import GeneratorFailed
+from harness.generators.axes import AXES
 from harness.generators.base import Progress
 from harness.generators.shipping import ship_capture, ship_expander
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
+from harness.signals import signal_name
+from harness.templates import Template
 from lab.host import Exit, Host, Process
 from lab.inventory import GeneratorSpec
 
@@ -93,8 +95,9 @@ class TcpreplayGenerator:
 
     name = "tcpreplay"
     _expands = True
-    axes: tuple[Axis, ...] = ("pps", "flows", "bps", "concurrent")
+    axes: tuple[Axis, ...] = AXES["tcpreplay"]
     identity: Identity = "flow"
+    templates: tuple[Template, ...] = ()
 
     def __init__(self, host: Host, spec: GeneratorSpec) -> None:
         self._host = host
@@ -202,7 +205,7 @@ class TcpreplayGenerator:
         if ended.reason in ("stopped", "orphaned"):
             raise GeneratorFailed(f"{where} was stopped before it had sent everything")
         if number is not None:
-            raise GeneratorFailed(f"{where} was killed by signal {number} ({_name(number)})")
+            raise GeneratorFailed(f"{where} was killed by signal {number} ({signal_name(number)})")
         last = next((s for s in reversed(self._printed.said) if not s.startswith(_NOISE)), "")
         if status:
             raise GeneratorFailed(f"{where} failed with status {status}: {last or 'no message'}")
@@ -265,10 +268,3 @@ class LoopReplay(TcpreplayGenerator):
         unique = ["--unique-ip"] if self._unique else []
         loops = f"--loop={schedule.iterations}"
         return self._replay(schedule, loops, *unique, self._capture)
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"

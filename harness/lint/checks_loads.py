@@ -16,11 +16,17 @@ __all__: list[str] = []
 _SIMULATED = 400_000  # flows × iterations that the prediction is worth here
 _FEW_PACKETS = 5
 _STEADY = 0.5
+_UNITS = {
+    "pps": "packets/s",
+    "flows": "new flows/s",
+    "bps": "bit/s",
+    "concurrent": "concurrent flows",
+}
 
 
 def _at(subject: Subject, schedule: Schedule) -> str:
     """The load in words."""
-    unit = "packets/s" if schedule.load.axis == "pps" else "new flows/s"
+    unit = _UNITS[schedule.load.axis]
     guess = " (the calibration's probe: the profile leaves its loads open)"
     return f"{schedule.load.value:,.0f} {unit}{guess if subject.assumed else ''}"
 
@@ -35,12 +41,18 @@ def _below_one_iteration(subject: Subject) -> Finding | None:
     if not short:
         return None
     load = short[0]
-    size = subject.corpus.packets if load.axis == "pps" else subject.corpus.flows
+    corpus = subject.corpus
+    size = {
+        "pps": float(corpus.packets),
+        "flows": float(corpus.flows),
+        "bps": corpus.bytes * 8.0,
+        "concurrent": corpus.flow_seconds,
+    }[load.axis]
     need = size / load.value
     return Finding(
         "error",
         f"{load.value:g} {load.axis} for {load.duration:g} s is less than one iteration of "
-        f"{size:,}: it needs {need:,.1f} s",
+        f"{size:,.0f}: it needs {need:,.1f} s",
         {"loads": len(short), "needed_s": need, "duration_s": load.duration},
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 from harness.results import RunInfo
 
-__all__ = ["METHOD", "commands"]
+__all__ = ["METHOD", "commands", "method"]
 
 METHOD: tuple[tuple[str, str], ...] = (
     (
@@ -63,6 +64,29 @@ METHOD: tuple[tuple[str, str], ...] = (
         "The sensor or host has no counter for it. It is not zero.",
     ),
 )
+
+_BY_TEMPLATE: tuple[tuple[str, str], ...] = (
+    (
+        "Detection rate",
+        "Distinct (five-tuple, signature) that were raised on flows of a template on which the "
+        "signature is due, divided by the flows sent of these templates. What is due is what the "
+        "same sensor raises on the template's flow at zero load.",
+    ),
+    (
+        "How flows are identified",
+        "The generator draws addresses itself. Each template (one flow of the corpus) has address "
+        "pools of its own, so an alert's addresses tell the template. How many flows of each were "
+        "sent is the generator's total divided by the templates, which all have one rate.",
+    ),
+)
+
+
+def method(scored_by: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The terms as they are used in a run whose trials were scored by flow, or by template."""
+    if "template" not in scored_by:
+        return METHOD
+    other = dict(_BY_TEMPLATE)
+    return tuple((term, other.get(term, text)) for term, text in METHOD)
 
 
 def commands(info: RunInfo) -> list[str]:

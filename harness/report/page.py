@@ -22,7 +22,7 @@ from harness.report.grids import (
     trial_grid,
     trial_ledger_grid,
 )
-from harness.report.method import METHOD, commands
+from harness.report.method import METHOD, commands, method
 from harness.results import RunInfo
 
 __all__ = ["Picture", "render"]
@@ -76,6 +76,8 @@ def _parameters(info: RunInfo, trials: pd.DataFrame, curves: pd.DataFrame) -> li
         ("mean frame, bytes without FCS", _mean_frame(corpus)),
         ("replay methods", ", ".join(dict.fromkeys(trials["method"]))),
         ("sensor's initial state", ", ".join(dict.fromkeys(trials["state"]))),
+        ("detection scored by", ", ".join(dict.fromkeys(trials["scored_by"].dropna()))),
+        ("loads as the generator got them", "; ".join(dict.fromkeys(filter(None, trials["how"])))),
     ]
     for axis in sorted(sweep["axis"].unique()):
         asked = sorted(sweep.loc[sweep["axis"] == axis, "asked"].unique())
@@ -150,7 +152,7 @@ def render(info: RunInfo, frames: Frames, sentences: list[str], pictures: list[P
         "corpus": flat(corpus),
         "cleaning": flat(_settings(info.corpus.get("clean") or {})),
         "cleaned": cleaning_grid(info.corpus.get("clean") or {}),
-        "method": METHOD,
+        "method": method(trials["scored_by"].dropna()),
         "environment": [(name, rows) for name, rows in environment if rows],
         "seeds": flat(info.seeds),
         "commands": commands(info),

@@ -42,8 +42,8 @@ TRIAL_COLUMNS: dict[str, str] = {
     "repeat": "number of the repetition at this load",
     "status": "valid, generator-limited (that gate alone makes it invalid), invalid or failed",
     "valid": "measured whole, and no gate of severity invalid fired",
-    "axis": "pps or flows",
-    "asked": "load asked of the generator, in packets/s or new flows/s by axis",
+    "axis": "pps, flows, bps or concurrent",
+    "asked": "load asked of the generator, in the unit of its axis",
     "offered": "load really offered on that axis while iterations were being started",
     "offered_pps": "packets/s really offered, likewise",
     "offered_flows_per_s": "new flows/s really offered, likewise",
@@ -68,6 +68,8 @@ TRIAL_COLUMNS: dict[str, str] = {
     "repeated": "alerts for an event already counted",
     "unexpected": "distinct events that the reference does not have",
     "unmapped": "alerts whose addresses belong to no iteration sent",
+    "scored_by": "flow, or template where the generator chose the addresses",
+    "how": "what the load became in the generator's own terms",
     "flows_due": "flows sent, counted as this sensor counts them at zero load where that is known",
     "flows_seen": "flows the sensor created in the trial",
     "cpu_s": "CPU seconds of the sensor",
@@ -80,8 +82,8 @@ TRIAL_COLUMNS: dict[str, str] = {
 _SPREAD = ("offered_pps", "offered_flows_per_s", "offered_bps", "drop_rate")
 
 CURVE_COLUMNS: dict[str, str] = {
-    "axis": "pps or flows",
-    "asked": "load asked of the generator, in packets/s or new flows/s by axis",
+    "axis": "pps, flows, bps or concurrent",
+    "asked": "load asked of the generator, in the unit of its axis",
     "trials": "trials at this load",
     "valid": "valid trials among them; everything that follows is from these alone",
     "offered": "median load really offered on that axis",
@@ -154,7 +156,7 @@ def _row(trial: Trial, counted: int | None) -> dict[str, Any]:
         "valid": trial.valid,
         "axis": axis,
         "asked": trial.load.value,
-        "offered": trial.offered_pps if axis == "pps" else trial.offered_flows_per_s,
+        "offered": trial.offered,
         "offered_pps": trial.offered_pps,
         "offered_flows_per_s": trial.offered_flows_per_s,
         "offered_bps": trial.offered_bps,
@@ -173,6 +175,8 @@ def _row(trial: Trial, counted: int | None) -> dict[str, Any]:
         "repeated": scored.repeated if scored else None,
         "unexpected": scored.unexpected if scored else None,
         "unmapped": scored.unmapped if scored else None,
+        "scored_by": scored.scored_by if scored else None,
+        "how": trial.schedule.how,
         "flows_due": _flows_due(trial, counted) if sent else None,
         "flows_seen": _difference(trial, lambda counters: counters.flows),
         "cpu_s": trial.sensor_cpu_s,
@@ -286,7 +290,7 @@ def workers_frame(run: RunDir) -> pd.DataFrame:
         total = sum(packets.values())
         if len(packets) < 2 or total <= 0:
             continue
-        offered = trial.offered_pps if trial.load.axis == "pps" else trial.offered_flows_per_s
+        offered = trial.offered
         rows += [
             {
                 "trial": trial.name,

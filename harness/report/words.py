@@ -26,7 +26,12 @@ __all__ = [
 NOT_OBSERVABLE = "not observable"
 NBSP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
 
-_UNITS = {"pps": "packets/s", "flows": "new flows/s"}
+_UNITS = {
+    "pps": "packets/s",
+    "flows": "new flows/s",
+    "bps": "bit/s",
+    "concurrent": "concurrent flows",
+}
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -41,7 +46,7 @@ def missing(value: object) -> bool:
 
 
 def axis_unit(axis: str) -> str:
-    """Unit of a load axis: "packets/s" or "new flows/s"."""
+    """Unit of a load axis: "packets/s", "new flows/s" …"""
     return _UNITS.get(axis, axis)
 
 

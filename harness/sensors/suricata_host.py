@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import signal
 from itertools import pairwise
 
 from harness.errors import SensorFailed
+from harness.signals import signal_name
 from lab.errors import MissingTool
 from lab.host import Exit, Host
 from lab.inventory import SensorSpec
@@ -81,9 +81,5 @@ def how_ended(exit_: Exit) -> str:
     if exit_.reason == "orphaned":
         return "was ended because its connection was lost"
     if exit_.signal is not None:
-        try:
-            name = signal.Signals(exit_.signal).name
-        except ValueError:
-            name = f"signal {exit_.signal}"
-        return f"was killed by {name}"
+        return f"was killed by {signal_name(exit_.signal)}"
     return f"ended with status {exit_.returncode}"

@@ -24,6 +24,7 @@ from harness.model import (
 )
 from harness.progress import Progress
 from harness.sensors.base import Live
+from harness.templates import Template
 from harness.trial import Port, Rig
 from lab.fake import Call, FakeHost, FakeProcess, Reply
 
@@ -66,6 +67,7 @@ class FakeGenerator:
     name: str = "fake"
     axes: tuple[Axis, ...] = ("pps", "flows")
     identity: Identity = "flow"
+    templates: tuple[Template, ...] = ()
     corpus: Corpus = CORPUS
     started: list[Schedule] = field(default_factory=list)
     stopped: int = 0

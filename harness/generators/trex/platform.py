@@ -1,0 +1,36 @@
+"""TRex's platform configuration (`--cfg`): ports, cores, and how frames are addressed.
+
+Source: TRex manual, "Platform YAML"; what a current server takes was tried on v3.08.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from harness.generators.trex.options import TrexOptions
+
+__all__ = ["platform_yaml"]
+
+
+def platform_yaml(options: TrexOptions, interfaces: Sequence[str]) -> str:
+    """The file for two ports: `interfaces` are (client side, server side)."""
+    lines = [
+        "- version: 2",
+        f"  port_limit: {len(interfaces)}",
+        f"  c: {options.cores}",
+        f"  prefix: {json.dumps(options.prefix)}",
+        f"  zmq_pub_port: {options.publish_port}",
+        f"  zmq_rpc_port: {options.rpc_port}",
+    ]
+    if options.low_end:
+        lines += ["  low_end: true", f"  low_end_core: {options.low_end_core}"]
+    lines.append(f"  interfaces: {json.dumps(list(interfaces))}")
+    lines.append("  port_info:")
+    for number in range(len(interfaces)):
+        if options.dest_macs is not None:
+            lines.append(f"    - dest_mac: {json.dumps(options.dest_macs[number])}")
+        else:
+            ip, gateway = options.ips[number], options.gateways[number]
+            lines.append(f"    - {{ip: {ip}, default_gw: {gateway}}}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,99 @@
+"""What can be known of a lab before a run: are its hosts there, may its interfaces send, does its
+generator run? Nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.errors import HarnessError
+from harness.generators.trex.install import find_trex
+from harness.generators.trex.options import read_options
+from lab.connect import connect_lab
+from lab.errors import ConnectionLost, LabError
+from lab.facts import missing_tools
+from lab.guards import check_transmit
+from lab.host import Host
+from lab.inventory import Inventory
+
+__all__ = ["Line", "check_lab", "readiness"]
+
+Level = Literal["ok", "info", "problem"]
+_TOOLS = {"tcpreplay": ("tcpreplay",), "suricata": ("suricata",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing found: on which host, about what, how bad, in words with the remedy."""
+
+    host: str
+    about: str
+    level: Level
+    text: str
+
+
+def check_lab(inventory: Inventory) -> list[Line]:
+    """Connect to every host and look. Raises ConnectError, HostKeyError, AuthError, ConfigError."""
+    with connect_lab(inventory) as hosts:
+        return list(readiness(inventory, hosts))
+
+
+def readiness(inventory: Inventory, hosts: dict[str, Host]) -> Iterator[Line]:
+    """The same on hosts that are connected. Raises ConnectionLost, ConfigError."""
+    for name, host in hosts.items():
+        absent = missing_tools(host, ("ip", "ss", *_needed(inventory, name)))
+        if absent:
+            what = ", ".join(absent)
+            yield Line(name, "tools", "problem", f"{what}: not there; install them on that host")
+        else:
+            yield Line(name, "tools", "ok", "all there")
+    generator = inventory.generator
+    source = hosts[generator.host]
+    for interface in generator.interfaces:
+        try:
+            check_transmit(source, inventory.hosts[generator.host], interface)
+        except ConnectionLost:
+            raise
+        except (LabError, HarnessError) as error:
+            yield Line(generator.host, interface, "problem", str(error))
+        else:
+            yield Line(generator.host, interface, "ok", "is for tests, and carries nothing else")
+    if generator.driver.startswith("trex"):
+        yield from _trex(source, inventory)
+
+
+def _needed(inventory: Inventory, name: str) -> list[str]:
+    """Programs that a host has to have for its part."""
+    words: list[str] = []
+    if inventory.generator.host == name:
+        words += _TOOLS.get(inventory.generator.driver, ())
+    if inventory.sensor.host == name and inventory.sensor.driver == "suricata":
+        words.append(inventory.sensor.binary)
+    return words
+
+
+def _trex(host: Host, inventory: Inventory) -> Iterator[Line]:
+    options = read_options(inventory.generator.options)
+    found = find_trex(host, options)
+    where = host.name
+    for text in found.missing:
+        yield Line(where, "trex", "problem", text)
+    if not found.version:
+        return
+    client = "its own Python client" if found.client else "no Python client: stf only"
+    yield Line(
+        where,
+        "trex",
+        "ok",
+        f"{found.version} in {found.path}; modes {', '.join(found.modes)}; {client}",
+    )
+    pages = f"{found.hugepages_free} of {found.hugepages} hugepages are free"
+    need = "" if not options.software else "; software = true needs none"
+    yield Line(where, "trex", "info", f"{found.cores} CPUs; {pages}{need}")
+    for pid, command in found.processes:
+        text = f"a TRex runs already: pid {pid}, {command[:120]}"
+        yield Line(where, "trex", "problem", f"{text}; end it, or give other zmq ports and prefix")
+    if found.leftovers:
+        text = f"{found.leftovers} runtime files of a run that ended badly; the next run takes them"
+        yield Line(where, "trex", "info", f"{text} over (/var/run/dpdk/{options.prefix})")
