@@ -97,6 +97,8 @@ def inventory(lab: Path, tmp_path: Path, trex: Path) -> Path:
         if line.startswith('driver = "tcpreplay"'):
             line = 'driver = "trex-stf"'
         if line == "[sensor]":
+            # TRex's software mode leaves wrong TCP checksums, and Suricata ignores such segments.
+            unchecked = ["[sensor.options]", '"set.stream.checksum-validation" = "no"', ""]
             lines += [
                 "[generator.options]",
                 f"path = {json.dumps(str(trex))}",
@@ -106,6 +108,7 @@ def inventory(lab: Path, tmp_path: Path, trex: Path) -> Path:
                 "clients = 256",
                 "servers = 16",
                 "",
+                *unchecked,
             ]
         lines.append(line)
     path = tmp_path / "lab.toml"
@@ -138,12 +141,12 @@ def test_a_sweep_over_flows_per_second(lab: Path, corpus: Path, tmp_path: Path, 
         assert ledger["unexplained"] == 0  # what a busy machine lost was counted
         assert sent["bytes"] == sent["wire_bytes"]
         assert abs(sent["flows"] - trial["load"]["value"] * 4) <= 4
-        assert sent["extra"]["flows_opened"] == sent["flows"]
+        assert abs(sent["extra"]["flows_opened"] - sent["flows"]) <= 0.02 * sent["flows"]
         assert detection["scored_by"] == "template"
         assert detection["unmapped"] == detection["unexpected"] == 0
-        assert detection["due"] == round(sent["flows"] * 3 / 4)
-        if ledger["analysed"] == sent["packets"]:
-            assert detection["detected"] == detection["due"]
+        assert detection["due"] == sum(sent["templates"].values()) * 3 / 4
+        if ledger["analysed"] == sent["packets"]:  # TRex's flows per template: to within one
+            assert abs(detection["detected"] - detection["due"]) <= 3
         invalid = {g["code"] for g in trial["gates"] if g["severity"] == "invalid"}
         assert invalid <= {"generator-limited"}  # the fake one on a busy machine
     assert found[0]["detection"]["detected"] > 100

@@ -5,8 +5,12 @@ addresses are TRex's own, drawn from a pool pair a template, so detection is sco
 `t-rex-64 -f … -m … -d …` runs on our leash: when we die, it ends. It starts flows for the load's
 duration and then waits for those that are open, so that no flow is cut.
 
-Measured time has the panels' resolution of half a second: the sending counts as stretched only by
+Measured time has the resolution of two panels, a second: the sending counts as stretched only by
 what goes beyond that.
+
+Without a NIC that computes checksums (software mode), a stateful TRex leaves the file's TCP
+checksums under the new addresses (bp_sim.h, update_tcp_cs), and clears those of UDP. A sensor that
+checks them ignores every TCP segment: the gate `invalid-checksums` fires, and each trial says it.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ __all__ = ["TrexStf"]
 
 _FCS = 4  # bytes a packet that TRex's byte counters have and frames do not
 _SILENT_S = 15.0  # it prints twice a second
-_RESOLUTION_S = 0.5
+_RESOLUTION_S = 1.0  # a panel at either end
 _STOP_GRACE_S = 8.0  # it takes up to 3.5 s to end after TERM
 _SPARE_S = 60.0
 
@@ -158,6 +162,7 @@ class TrexStf:
         how = (
             f"TRex multiplier {rounds:.6g}: {rounds * count:,.1f} flows/s of {count:,} templates"
             + (f" ({left_out:,} flows of the corpus left out)" if left_out else "")
+            + ("; software mode: TCP checksums are wrong" if self._options.software else "")
         )
         return Schedule(
             load=load,
