@@ -8,7 +8,7 @@ from harness.results import Trial
 __all__: list[str] = []
 
 _STRAY_SHARE = 1e-5  # as for background packets
-_STRETCHED = 1.01
+_STRETCHED, _LIMITED = 1.005, 1 / 0.99
 _LEAST_EVENTS = 100
 _IDLE_FLOWS = 0.01
 
@@ -23,8 +23,8 @@ def _duration_stretched(trial: Trial, context: Context) -> Finding | None:
     if trial.sent is None or trial.phase == "calibration" or not trial.schedule.seconds:
         return None
     longer = trial.sent.seconds / trial.schedule.seconds
-    # Below, by packets or by rate, the gate generator-limited has the word.
-    if longer <= _STRETCHED:
+    # From 1 % of the rate on the gate generator-limited has the word.
+    if not _STRETCHED < longer <= _LIMITED:
         return None
     return Finding(
         f"sending took {trial.sent.seconds:.2f} s instead of {trial.schedule.seconds:.2f} s",

@@ -30,6 +30,7 @@ from harness.model import (
     Reference,
     Schedule,
 )
+from harness.preflight import read_preflight
 from harness.progress import Progress, count
 from harness.results import Phase, Trial
 from harness.sensors.base import Live, Sensor
@@ -161,8 +162,22 @@ def run_trial(
         if rig.watch is not None:
             rig.watch.close()
     trial = conclude(replace(trial, ended=_now()), rig.reference.flows, rig.predict)
-    context = gates.Context(rig.sensor.capabilities, rig.co_located, earlier, rig.reference.flows)
+    context = gates.Context(
+        rig.sensor.capabilities,
+        rig.co_located,
+        earlier,
+        rig.reference.flows,
+        _preflight_codes(rig.directory),
+        getattr(rig.sensor, "flow_timeout", None),
+    )
     return replace(trial, gates=gates.evaluate(trial, context))
+
+
+def _preflight_codes(directory: Path) -> tuple[str, ...]:
+    """Codes that the run's last preflight found, notes left out."""
+    checks = read_preflight(directory)
+    found = checks[-1].get("findings", []) if checks else []
+    return tuple(dict.fromkeys(f["code"] for f in found if f["severity"] != "info"))
 
 
 def stop_quietly(*parts: Generator | Sensor) -> None:

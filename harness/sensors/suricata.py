@@ -75,6 +75,8 @@ class SuricataSensor:
             exact_totals=True,
         )
         self.cpu_seconds: float | None = None
+        # Closed TCP flows are remembered this long (flow-timeouts.tcp.closed of our suricata.yaml).
+        self.flow_timeout = None if "config" in spec.options else 60.0
         self.rules_digest = ""
         self._host = host
         self._spec = spec

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,13 @@ class Bursts(TcpreplayGenerator):
 
 
 class Starved(TcpreplayGenerator):
-    """Runs in a control group that may use a small share of a CPU."""
+    """tcpreplay in a control group that may use a small share of a CPU."""
 
     group = ""
 
-    def _command(self, schedule: Schedule) -> list[str]:
-        inner = shlex.join(super()._command(schedule))
-        return ["sh", "-c", f"echo $$ > {self.group}/tasks; exec {inner}"]
+    def _replay(self, schedule: Schedule, *more: str) -> list[str]:
+        enter = f'echo $$ > {self.group}/tasks; exec "$@"'
+        return ["sh", "-c", enter, "sh", *super()._replay(schedule, *more)]
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,3 @@ def cpu_quota(name: str, share: float) -> Iterator[str]:
         yield str(path)
     finally:
         path.rmdir()
-
-
-def without(trial: Trial) -> Trial:
-    """The trial as it was measured, its verdict forgotten."""
-    return replace(trial, bottleneck=None)
