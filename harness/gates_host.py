@@ -9,7 +9,7 @@ __all__: list[str] = []
 
 _SAMPLER_SHARE = 0.01
 _CLOCK_STEP_S = 0.05
-_FREE_SHARE_BYTES = 1 << 30
+_LEAST_FREE_BYTES = 1 << 30
 _QUEUE_SHARE = 1e-3
 _QUEUES = ("queue_full", "m_tx_queue_full", "tx_queue_full", "retried_enobufs")
 _TROUBLES = ("alloc_error", "tx_drops", "template_drops")
@@ -90,7 +90,7 @@ def _sampler_cost(trial: Trial, context: Context) -> Finding | None:
     if share <= _SAMPLER_SHARE:
         return None
     return Finding(
-        f"{host.sampler_cpu_s:.2f} s of CPU in {host.seconds:.1f} s ({100 * share:.1f} % of a core)",
+        f"{host.sampler_cpu_s:.2f} s of CPU in {host.seconds:.1f} s: {100 * share:.1f} % of a core",
         {"cpu_s": host.sampler_cpu_s, "share": share},
     )
 
@@ -141,7 +141,7 @@ def _disk_nearly_full(trial: Trial, context: Context) -> Finding | None:
     if after is None or "free_bytes" not in after.disk:
         return None
     free = after.disk["free_bytes"]
-    if free >= _FREE_SHARE_BYTES:
+    if free >= _LEAST_FREE_BYTES:
         return None
     return Finding(f"{free / 2**20:,.0f} MiB are free", {"free_bytes": free})
 

@@ -171,7 +171,7 @@ def _wrong_thread(trial: Trial, context: Context) -> Finding | None:
     "imbalance-unpredicted",
     "warning",
     "Workers were loaded less evenly than the hash model predicts",
-    "The NIC's RSS or another balancer decides, not the kernel's fanout hash: see `corpus balance`.",
+    "Not the kernel's fanout hash decides, but RSS or another balancer: see `corpus balance`.",
 )
 def _imbalance_unpredicted(trial: Trial, context: Context) -> Finding | None:
     found = trial.balance
