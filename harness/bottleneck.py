@@ -24,6 +24,7 @@ __all__ = ["SATURATED", "judge"]
 
 SATURATED = 0.9
 """A worker that was runnable for this share of its busiest second had no time to spare."""
+_RAN = 0.6  # a busy worker that ran for less of its time was short of CPU, whatever its work
 _HELD_UP = 0.2  # share of samples in a write from which the output held a worker up
 _DISK_BUSY = 0.9
 _SLOW_WRITE_S = 0.02
@@ -206,9 +207,13 @@ def _blame(
     ]
     if cause == "busy":
         busy = [w for w in workers if _cause(w) == "busy"]
+        waited = _waited(busy)
+        evidence += [Evidence("share of its time a busy worker ran", r, "CPU time") for r in waited]
+        late = ", kept from the CPU" if waited and min(waited) < _RAN else ""
         if len(busy) == len(workers) > 1:
-            return Bottleneck("all-workers", f"all {len(workers)}", lost, tuple(evidence))
-        which = "the only worker" if len(workers) == 1 else f"{names} of {len(workers)}"
+            detail = f"all {len(workers)}{late}"
+            return Bottleneck("all-workers", detail, lost, tuple(evidence))
+        which = ("the only worker" if len(workers) == 1 else f"{names} of {len(workers)}") + late
         return Bottleneck("one-worker", which, lost, tuple(evidence))
     kinds: dict[str, tuple[Kind, str]] = {
         "disk": ("disk", f"{names} held up in writes"),
@@ -216,6 +221,11 @@ def _blame(
     }
     kind, detail = kinds.get(cause, ("unknown", f"CPU of {names} not read"))
     return Bottleneck(kind, detail, lost, tuple(evidence))
+
+
+def _waited(busy: list[WorkerBudget]) -> list[float]:
+    """Share of the time it was runnable that each worker ran: below 1 others had its CPU."""
+    return [min(1.0, w.cpu_s / w.awake_s) for w in busy if w.cpu_s is not None and w.awake_s]
 
 
 def _memory(trial: Trial) -> list[Bottleneck]:

@@ -19,6 +19,7 @@ __all__ = [
     "STAGE_NAMES",
     "Accounts",
     "alert_grid",
+    "bottleneck_sentence",
     "bottleneck_grid",
     "budget_grid",
     "event_grid",
@@ -126,6 +127,33 @@ def event_grid(accounts: Accounts) -> Grid:
     rows = [(t.name, e.stage, e.counter, words.count(e.count), e.meaning) for t, e in found]
     heads = ("trial", "stage", "counter", "count", "what it counts")
     return _grid(heads, rows, (0, 1, 2, 4), _marks([t for t, _ in found]))
+
+
+def bottleneck_sentence(run: RunDir) -> str | None:
+    """What stopped the sensor as the load grew; None where no valid trial's record says it."""
+    told = [
+        t
+        for t in run.trials()
+        if t.phase == "sweep" and t.valid and t.bottleneck is not None and t.offered_pps
+    ]
+    spans: list[tuple[str, float, float]] = []
+    for trial in sorted(told, key=lambda t: t.offered_pps or 0.0):
+        assert trial.bottleneck is not None
+        name = words.series([_KINDS.get(kind, kind) for kind in trial.bottleneck.kinds])
+        load = float(trial.offered_pps or 0.0)
+        if spans and spans[-1][0] == name:
+            spans[-1] = (name, spans[-1][1], load)
+        else:
+            spans.append((name, load, load))
+    if not spans:
+        return None
+    parts = [
+        f"{name} at {words.load(low, 'pps')}"
+        if low == high
+        else f"{name} at {words.amount(low)} to {words.load(high, 'pps')}"
+        for name, low, high in spans
+    ]
+    return f"Bottleneck: {'; '.join(parts)}."
 
 
 def evidence_text(one: Evidence) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.report import figures, figures_more, style
-from harness.report.accounts import Accounts, read_accounts
+from harness.report.accounts import Accounts, bottleneck_sentence, read_accounts
 from harness.report.budget_figure import time_budget
 from harness.report.frames import Frames, read_frames
 from harness.report.page import Picture, render
@@ -88,6 +88,8 @@ def build_report(run_dir: Path) -> ReportFiles:
     for stale in {*folder.glob("*.png"), *folder.glob("*.svg")} - set(files):
         stale.unlink()
     sentences = verdict(frames)
+    if (stopped := bottleneck_sentence(run)) is not None:
+        sentences.insert(-2, stopped)  # before what is said of ledgers and gates
     csv = frames.curves.to_csv(index=False, lineterminator="\n")
     return ReportFiles(
         html=_write(run_dir / "report.html", render(info, frames, accounts, sentences, pictures)),

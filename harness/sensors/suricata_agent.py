@@ -212,4 +212,4 @@ def _busiest(times: list[tuple[float, float]]) -> float:
         span = times[last][0] - times[first][0]
         if span >= _WINDOW_S or (last == len(times) - 1 and best == 0.0 and span > 0):
             best = max(best, (times[last][1] - times[first][1]) / span)
-    return best
+    return min(1.0, best)  # a name and its times are not read in one instant

@@ -121,6 +121,16 @@ def test_packets_are_shared_out_among_causes() -> None:
     assert verdict.sentence == ("one-worker (W#02-rx0 of 2) and disk (W#01-rx0 held up in writes)")
 
 
+def test_a_worker_that_others_keep_from_its_cpu_is_told_from_one_that_works() -> None:
+    waiting = {**BUSY, "cpu_s": 4.0, "awake_s": 10.0}
+    verdict = judge(trial((5000, 4000), (waiting, waiting)))
+    assert verdict is not None
+    assert verdict.sentence == "all-workers (all 2, kept from the CPU)"
+    working = judge(trial((5000, 4000), ({**BUSY, "awake_s": 10.0},) * 2))
+    assert working is not None
+    assert working.sentence == "all-workers (all 2)"
+
+
 def test_a_failed_trial_has_no_verdict() -> None:
     assert judge(replace(trial(), failure=Failure("x", "y"))) is None
 

@@ -130,7 +130,7 @@ def test_an_expensive_rule_saturates_the_only_worker(overloaded: Trial) -> None:
     trial = overloaded
     assert kinds(trial) == ("one-worker",)
     assert trial.bottleneck is not None
-    assert trial.bottleneck.primary.detail == "the only worker"
+    assert trial.bottleneck.primary.detail.startswith("the only worker")
     assert trial.budget is not None
     (worker,) = trial.budget.workers
     assert worker.busiest is not None
@@ -155,7 +155,7 @@ def test_an_elephant_flow_saturates_one_of_two_workers(lab: Bench) -> None:
     trial = lab.trial(elephant, Load("pps", 6000, SECOND), rules=QUIET + COSTLY, workers=2)
     assert kinds(trial) == ("one-worker",)
     assert trial.bottleneck is not None
-    assert trial.bottleneck.primary.detail.endswith("of 2")
+    assert "of 2" in trial.bottleneck.primary.detail
     # It was foreseen: no balancer that keeps flows whole can do better.
     assert trial.balance is not None
     assert trial.balance.measured == trial.balance.predicted == trial.balance.floor == 2.0
