@@ -65,6 +65,7 @@ def test_any_counters_add_up(
         offered
     )
     assert found.analysed is not None
+    assert found.analysed >= 0
     assert all((n or 0) >= 0 for key, n in stages.items() if key != "undecoded")
     assert found.software == sum(stages[k] or 0 for k in ("undecoded", "decoder", "flow", "stream"))
     assert found.kernel == (stages["backlog"] or 0) + (stages["ring"] or 0)
