@@ -30,7 +30,7 @@ def conclude(
     offered = trial.schedule.flows
     if reference_flows is not None and trial.method != "raw-loop":
         offered = reference_flows * trial.schedule.iterations
-    flows = trial.flow_ledger or flow_ledger(before, trial.after, offered)
+    flows = trial.flow_ledger or flow_ledger(before, trial.after, offered, trial.flow_records)
     alerts = trial.alert_ledger
     if alerts is None and trial.detection is not None and trial.method == "fresh":
         alerts = alert_ledger(trial.detection, before, trial.after)

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.model import Counters, Detection
+from harness.model_flows import FlowRecords
 from harness.model_ledger import AlertLedger, FlowLedger, Stage, StageEvent
 
 __all__ = ["MEMORY", "alert_ledger", "decoded_stages", "events", "flow_ledger", "grown"]
@@ -114,7 +115,9 @@ def events(more: Mapping[str, int]) -> tuple[StageEvent, ...]:
     return tuple(found)
 
 
-def flow_ledger(before: Counters, after: Counters, offered: int) -> FlowLedger:
+def flow_ledger(
+    before: Counters, after: Counters, offered: int, records: FlowRecords | None = None
+) -> FlowLedger:
     """Flows offered and what became of them; `offered` in the sensor's units where known."""
     more = grown(before, after)
     seen = None if after.flows is None else after.flows - (before.flows or 0)
@@ -138,6 +141,9 @@ def flow_ledger(before: Counters, after: Counters, offered: int) -> FlowLedger:
         cut=count("tcp.stream_depth_reached"),
         midstream=count("tcp.midstream_pickups"),
         bypassed=count("flow_bypassed.closed"),
+        forced=None if records is None else records.evicted,
+        torn=None if records is None else records.wrong_thread,
+        with_gaps=None if records is None else records.with_gaps,
         left=int(before.raw["flow.active"]) if "flow.active" in before.raw else None,
     )
 

@@ -96,7 +96,8 @@ class FlowLedger:
     `unflowed` packets that got no flow; `evicted` flows that were thrown out early for others.
     `wrong_thread` are packets of a flow on another worker than its first, `gaps` holes in streams,
     `cut` streams that reached the depth limit, `midstream` connections picked up in their middle.
-    `left` are flows that still were in the table when the trial began.
+    `left` are flows that still were in the table when the trial began. From flow records, where the
+    sensor wrote them: flows ended by force (`forced`), on several workers (`torn`), and with gaps.
     """
 
     offered: int
@@ -112,6 +113,9 @@ class FlowLedger:
     midstream: int | None = None
     bypassed: int | None = None
     left: int | None = None
+    forced: int | None = None
+    torn: int | None = None
+    with_gaps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

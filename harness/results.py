@@ -27,6 +27,7 @@ from harness.model import (
     Sent,
     SignatureScore,
 )
+from harness.model_flows import FlowRecords
 from harness.model_host import HostReading, HostTrial
 from harness.model_ledger import AlertLedger, Balance, FlowLedger, TimeBudget, Verdict
 from harness.results_read import alert_ledger, balance, flow_ledger, ledger, time_budget, verdict
@@ -78,6 +79,7 @@ class Trial:
     bottleneck: Verdict | None = None
     budget: TimeBudget | None = None
     balance: Balance | None = None
+    flow_records: FlowRecords | None = None
 
     @property
     def valid(self) -> bool:
@@ -135,6 +137,7 @@ class Trial:
             ("nic", InterfaceCounters),
             ("port", InterfaceCounters),
             ("failure", Failure),
+            ("flow_records", FlowRecords),
         ):
             if kw.get(key) is not None:
                 kw[key] = kind(**kw[key])

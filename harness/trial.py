@@ -33,7 +33,7 @@ from harness.model import (
 from harness.preflight import read_preflight
 from harness.progress import Progress, count
 from harness.results import Phase, Trial
-from harness.sensors.base import Live, Sensor
+from harness.sensors.base import KeepsFlows, Live, Sensor
 from harness.templates import score_templates
 from lab.errors import ConnectError, ConnectionLost, LabError
 from lab.facts import interface_statistics
@@ -234,6 +234,8 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
     )
     if sensor.capabilities.alerts:
         trial = replace(trial, detection=_score(rig, source, trial))
+    if isinstance(sensor, KeepsFlows):
+        trial = replace(trial, flow_records=sensor.flow_records())
     sensor.collect(rig.directory / "logs" / trial.name)
     return trial
 

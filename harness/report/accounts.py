@@ -227,9 +227,18 @@ def flow_grid(accounts: Accounts) -> Grid:
     """The flow ledger of each trial."""
     trials = [t for t in accounts.trials if t.flow_ledger is not None]
     names = ["offered", "seen", "missing", "without_memory", "unflowed", "evicted", "emergencies"]
-    names += ["wrong_thread", "gaps", "cut", "midstream"]
+    names += ["wrong_thread", "gaps", "cut", "midstream", "forced", "torn", "with_gaps"]
     heads = ["trial", "offered", "seen", "missing", "no session", "packets without flow", "evicted"]
-    heads += ("emergencies", "packets on wrong worker", "gaps", "cut at depth", "midstream")
+    heads += (
+        "emergencies",
+        "packets on wrong worker",
+        "gaps",
+        "cut at depth",
+        "midstream",
+        "forced out",
+        "torn",
+        "flows with gaps",
+    )
     rows = [(t.name, *(words.count(getattr(t.flow_ledger, n)) for n in names)) for t in trials]
     return _grid(heads, rows, (0,), _marks(trials))
 

@@ -5,7 +5,7 @@ and prints JSON lines.
 
   reset {run, mark}            end a leftover Suricata of ours, empty the run directory
   ask   {path, commands}       one line: the answers of the unix socket, in order
-  watch {path, interface, log, alerts, workers, interval, timeout}
+  watch {path, interface, netdev, log, alerts, workers, interval, timeout, sockets}
                                `{"event": "ready"}` once the capture runs, then samples until
                                Suricata is gone
 
@@ -107,6 +107,19 @@ def running_captures(pid: int, ifindex: int) -> int:
             if int(field[4]) == ifindex and field[5] == "1" and field[8] in mine:
                 count += 1
     return count
+
+
+def capture_threads(pid: int) -> int:
+    """Threads of process `pid` that capture: `RX#..` where there are any, else `W#..`."""
+    names = []
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{tid}/comm") as file:
+                names.append(file.read())
+        except OSError:
+            continue
+    receivers = sum(name.startswith("RX#") for name in names)
+    return receivers or sum(name.startswith("W#") for name in names)
 
 
 def read_schedstat(path: str) -> float | None:
@@ -248,19 +261,29 @@ def engine_started(log: str) -> bool | None:
 
 
 def wait_ready(
-    path: str, interface: str, log: str, workers: int, timeout: float
+    path: str,
+    interface: str,
+    netdev: str,
+    log: str,
+    workers: int,
+    timeout: float,
+    sockets: bool,
 ) -> tuple[Socket | None, int]:
-    """Poll until the socket answers, `workers` captures run (0: at least one) and read packets."""
+    """Poll until the socket answers, `workers` captures run (0: at least one) and read packets.
+
+    Captures are AF_PACKET sockets on `netdev`, or threads where the capture method has no such
+    `sockets` (DPDK, AF_XDP, netmap).
+    """
     end = time.monotonic() + timeout
     link: Socket | None = None
     count = 0
     running_since = None
-    ifindex = interface_index(interface)
+    ifindex = interface_index(netdev) if sockets else 0
     while time.monotonic() < end:
         try:
             if link is None:
                 link = Socket(path)
-            count = running_captures(link.pid, ifindex)
+            count = running_captures(link.pid, ifindex) if sockets else capture_threads(link.pid)
             answer = link.ask("iface-stat", iface=interface)
             if count >= max(1, workers) and answer.get("return") == "OK":
                 running_since = running_since or time.monotonic()
@@ -275,7 +298,7 @@ def wait_ready(
     return None, count
 
 
-def sample(link: Socket, interface: str, counter: LineCounter) -> dict[str, Any]:
+def sample(link: Socket, interface: str, netdev: str, counter: LineCounter) -> dict[str, Any]:
     answer = link.ask("iface-stat", iface=interface)
     message = answer["message"]
     total, workers, awake = cpu_seconds(link.pid)
@@ -283,7 +306,7 @@ def sample(link: Socket, interface: str, counter: LineCounter) -> dict[str, Any]
         "event": "sample",
         "t": time.monotonic(),
         "pid": link.pid,
-        "rx": rx_packets(interface),
+        "rx": rx_packets(netdev),
         "pkts": message["pkts"],
         "drop": message["drop"],
         "alerts": counter.count(),
@@ -298,24 +321,26 @@ def sample(link: Socket, interface: str, counter: LineCounter) -> dict[str, Any]
 def watch(
     path: str,
     interface: str,
+    netdev: str,
     log: str,
     alerts: str,
     workers: int,
     interval: float,
     timeout: float,
+    sockets: bool,
 ) -> None:
-    link, count = wait_ready(path, interface, log, workers, timeout)
+    link, count = wait_ready(path, interface, netdev, log, workers, timeout, sockets)
     if link is None:
         say({"event": "not-ready", "captures": count})
         return
     counter = LineCounter(alerts)
-    say(dict(sample(link, interface, counter), event="ready", captures=count))
+    say(dict(sample(link, interface, netdev, counter), event="ready", captures=count))
     due = time.monotonic()
     while True:
         due += interval
         time.sleep(max(0.0, due - time.monotonic()))
         try:
-            say(sample(link, interface, counter))
+            say(sample(link, interface, netdev, counter))
         except (OSError, KeyError, ValueError) as error:
             say({"event": "gone", "why": str(error)})
             return

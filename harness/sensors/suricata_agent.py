@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -55,6 +56,7 @@ class Watch:
         self._samples: list[Sample] = []
         self.ready = False
         self.ended = False
+        self.pid: int | None = None  # Suricata's own, from its command socket
         self.last_words = "the command socket does not answer"
 
     def read(self) -> None:
@@ -73,6 +75,7 @@ class Watch:
     def _take(self, message: dict[str, Any]) -> None:
         event = message.get("event")
         if event in ("ready", "sample"):
+            self.pid = message.get("pid", self.pid)
             self._samples.append(
                 Sample(
                     t=message["t"],
@@ -89,11 +92,20 @@ class Watch:
             )
             self.ready = True
         elif event == "not-ready":
-            self.last_words = f"{message['captures']} capture sockets are running"
+            self.last_words = f"{message['captures']} captures are running"
             self.ended = True
         elif event == "gone":
             self.last_words = message["why"]
             self.ended = True
+
+    def await_first(self, timeout: float) -> bool:
+        """Wait for the first sample; False when the agent gave up or `timeout` (s) passed."""
+        end = time.monotonic() + timeout
+        while self.latest is None:
+            if self.ended or time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
 
     @property
     def count(self) -> int:
@@ -151,13 +163,14 @@ def _asleep(window: list[Sample]) -> bool:
     )
 
 
-def is_quiet(window: list[Sample]) -> bool:
+def is_quiet(window: list[Sample], counters_too: bool = False) -> bool:
     """True when the last samples show a worked-off, idle sensor.
 
     Either the workers are known to have slept (`_ASLEEP_S`), or nothing that is counted has moved
-    for `_QUIET_S`.
+    for `_QUIET_S`. `counters_too` asks for the latter: then iface-stat is up to date as well, which
+    matters where no exact totals follow.
     """
-    if _asleep(window):
+    if not counters_too and _asleep(window):
         return True
     last, first = window[-1], _before(window, _QUIET_S)
     if first is None:
