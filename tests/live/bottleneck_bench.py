@@ -105,16 +105,6 @@ class Bursts(TcpreplayGenerator):
         return super()._replay(schedule, f"--pps-multi={self.burst}", *more)
 
 
-class Starved(TcpreplayGenerator):
-    """tcpreplay in a control group that may use a small share of a CPU."""
-
-    group = ""
-
-    def _replay(self, schedule: Schedule, *more: str) -> list[str]:
-        enter = f'echo $$ > {self.group}/tasks; exec "$@"'
-        return ["sh", "-c", enter, "sh", *super()._replay(schedule, *more)]
-
-
 @dataclass(frozen=True)
 class Bench:
     """Two namespaces joined by a veth pair."""
@@ -212,16 +202,3 @@ def bench(tmp: Path, tag: str) -> Iterator[Bench]:
             host.close()
         for space in spaces:
             subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
-
-
-@contextmanager
-def cpu_quota(name: str, share: float) -> Iterator[str]:
-    """A control group (version 1) that may use `share` of one CPU; its path. Raises OSError."""
-    path = Path("/sys/fs/cgroup/cpu") / name
-    path.mkdir()
-    try:
-        (path / "cpu.cfs_period_us").write_text("100000")
-        (path / "cpu.cfs_quota_us").write_text(str(int(100_000 * share)))
-        yield str(path)
-    finally:
-        path.rmdir()

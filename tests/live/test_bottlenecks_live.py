@@ -25,10 +25,8 @@ from bottleneck_bench import (
     QUIET,
     Bench,
     Bursts,
-    Starved,
     bench,
     connections,
-    cpu_quota,
     datagrams,
     run,
     write,
@@ -80,7 +78,9 @@ def kinds(trial: Trial) -> tuple[str, ...]:
     assert trial.ledger.bytes.unexplained == 0, trial.ledger
     assert all(one.evidence for one in trial.bottleneck.found)
     assert Trial.from_json(trial.to_json()) == trial
-    return trial.bottleneck.kinds
+    # On a machine that others use the generator may fall behind too, and the verdict says so; it is
+    # not what these tests are about.
+    return tuple(kind for kind in trial.bottleneck.kinds if kind != "generator")
 
 
 def stage(trial: Trial, key: str) -> int | None:
@@ -232,24 +232,22 @@ def test_a_throttled_link(lab: Bench, big: Path) -> None:
     finally:
         run(*qdisc, "del", "dev", "tx0", "root")
     assert kinds(trial) == ("wire",)
+    assert trial.bottleneck is not None
     assert trial.sent is not None
     # Oracle: what the shaper turned away is what the generator had to offer again.
     assert f"(dropped {trial.sent.extra['retried_enobufs']:.0f}," in said
     assert {g.code for g in trial.gates} >= {"generator-limited", "generator-queue-full"}
+    assert "generator" not in trial.bottleneck.kinds
 
 
 def test_a_generator_that_is_too_slow(lab: Bench, small: Path) -> None:
-    try:
-        with cpu_quota(f"pbn{os.getpid()}", 0.03) as group:
-
-            class Slow(Starved):
-                pass
-
-            Slow.group = group
-            trial = lab.trial(small, Load("pps", 150_000, SECOND / 2), generator=Slow)
-    except OSError as error:
-        pytest.skip(f"no control group of version 1 for CPU time here: {error}")
-    assert kinds(trial)[0] == "generator"
+    """Two million packets/s are beyond tcpreplay on any veth pair."""
+    trial = lab.trial(small, Load("pps", 2_000_000, 0.15))
+    kinds(trial)
+    assert trial.bottleneck is not None
+    (slow,) = [one for one in trial.bottleneck.found if one.kind == "generator"]
+    asked, sent = (fact.value for fact in slow.evidence)
+    assert sent < asked == pytest.approx(2_000_000)
     assert "generator-limited" in {g.code for g in trial.gates}
 
 
