@@ -29,6 +29,12 @@ import time
 from typing import Any, BinaryIO
 
 STARTUP_POLL_S = 0.02
+# System calls that write or wait for a write, by architecture (asm/unistd.h): write, writev,
+# pwrite64, sendto, sendmsg, fsync, fdatasync.
+WRITES = {
+    "x86_64": ("1", "20", "18", "44", "46", "74", "75"),
+    "aarch64": ("64", "66", "68", "206", "211", "82", "83"),
+}
 # A configuration without a log file: how long the captures must run to be taken as reading.
 UNLOGGED_S = 1.0
 
@@ -128,6 +134,28 @@ def read_schedstat(path: str) -> float | None:
     except (OSError, ValueError, IndexError):
         return None
     return (ran + waited) / 1e9 if ran else None
+
+
+def held_up(pid: int) -> list[str]:
+    """Capture workers that are held up in a write just now (/proc/<pid>/task/<tid>/syscall).
+
+    A running thread reads "running"; one that sleeps in a system call gives its number first.
+    """
+    numbers = WRITES.get(os.uname().machine, ())
+    names = []
+    base = f"/proc/{pid}/task"
+    for tid in os.listdir(base):
+        try:
+            with open(f"{base}/{tid}/comm") as file:
+                name = file.read().strip()
+            if name[:2] not in ("W#", "RX"):
+                continue
+            with open(f"{base}/{tid}/syscall") as file:
+                if file.read().split(" ", 1)[0] in numbers:
+                    names.append(name)
+        except OSError:
+            continue
+    return names
 
 
 def cpu_seconds(pid: int) -> tuple[float, dict[str, float], dict[str, float]]:
@@ -285,6 +313,7 @@ def sample(link: Socket, interface: str, netdev: str, counter: LineCounter) -> d
         "cpu": total,
         "workers": workers,
         "awake": awake,
+        "writing": held_up(link.pid),
         "own_cpu": time.process_time(),
     }
 

@@ -87,6 +87,8 @@ class SuricataSensor:
             exact_totals=True,
         )
         self.cpu_seconds: float | None = None
+        # Closed TCP flows are remembered this long (flow-timeouts.tcp.closed of our suricata.yaml).
+        self.flow_timeout = None if "config" in spec.options else 60.0
         self.rules_digest = ""
         self._host = host
         self._spec = spec
@@ -234,6 +236,7 @@ class SuricataSensor:
         self._watch.read()
         self.cpu_seconds = self._watch.cpu_seconds
         sampler = self._watch.own_cpu
+        facts = self._watch.facts()
         lived = time.monotonic() - self._started
         exit_ = self._process.stop(_STOP_GRACE_S)
         self._process = None
@@ -255,7 +258,9 @@ class SuricataSensor:
                 f"{where}: suricata's counters are {uptime:.0f} s old but it was started "
                 f"{lived:.0f} s ago: it restarted, or its final record is missing"
             )
-        raw = {} if sampler is None else {"probebench.sampler_cpu_s": sampler}
+        raw = dict(facts)
+        if sampler is not None:
+            raw["probebench.sampler_cpu_s"] = sampler
         counters = self._totals(stats)
         if self._intake is not None:
             raw.update(self._intake.finish(counters.alerts))

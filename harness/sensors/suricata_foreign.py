@@ -183,7 +183,7 @@ class ObservedSuricata:
         counters = self._link.counters()
         self._must_be_the_same()
         gained = self._read_output()
-        raw = dict(counters.raw)
+        raw = {**counters.raw, **self._watch.facts()}
         raw.update({f"eve.{key}": float(gained[key]) for key in ("lines", "kept", "torn")})
         if sampler is not None:
             raw["probebench.sampler_cpu_s"] = sampler
