@@ -11,11 +11,8 @@ what goes beyond that.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import shlex
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +24,8 @@ from harness.generators.trex.console import Console, cause_of_failure
 from harness.generators.trex.install import TrexInstall, require_trex
 from harness.generators.trex.options import read_options
 from harness.generators.trex.platform import platform_yaml
+from harness.generators.trex.server import end_leftovers
+from harness.generators.trex.shipping import ship_flows
 from harness.generators.trex.stf_profile import Flows, prepare_flows, traffic_yaml
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 from harness.signals import signal_name
@@ -79,25 +78,14 @@ class TrexStf:
             directory = Path(scratch) / "flows"
             self._flows = prepare_flows(corpus, self._options, directory)
             self.templates = self._flows.templates
-            self._files = self._ship(directory, corpus.digest)
+            recipe = [
+                "stf",
+                corpus.digest,
+                self._options.reply_gap,
+                [t.name for t in self.templates],
+            ]
+            self._files = ship_flows(self._host, directory, self.templates, recipe)
         self._put("trex.yaml", platform_yaml(self._options, self._spec.interfaces))
-
-    def _ship(self, directory: Path, corpus: str) -> str:
-        """Bring the flows' files to the host, unless they are there; their directory on it."""
-        recipe = json.dumps([corpus, self._options.reply_gap, [t.name for t in self.templates]])
-        remote = f"{self._host.workdir}/stf-{hashlib.sha256(recipe.encode()).hexdigest()[:32]}"
-        if self._host.run(["test", "-e", f"{remote}/whole"], check=False).returncode == 0:
-            return remote
-        packed = directory.parent / "flows.tar.gz"
-        with tarfile.open(packed, "w:gz", compresslevel=1) as archive:
-            for template in self.templates:
-                name = f"{template.name}.pcap"
-                archive.add(directory / name, arcname=name)
-        self._host.run(["mkdir", "-p", remote])
-        self._host.put(packed, f"{remote}/flows.tar.gz")
-        self._host.run(["tar", "-xzf", f"{remote}/flows.tar.gz", "-C", remote], timeout=600)
-        self._host.run(["touch", f"{remote}/whole"])
-        return remote
 
     def _put(self, name: str, text: str) -> str:
         remote = f"{self._host.workdir}/{name}"
@@ -109,21 +97,7 @@ class TrexStf:
         return remote
 
     def _end_leftovers(self, found: TrexInstall) -> None:
-        """End servers of an earlier run of ours: those with our configuration file."""
-        ours = [pid for pid, command in found.processes if self._cfg in command.split()]
-        for number in ("TERM", "KILL"):
-            if not ours:
-                return
-            words = [str(pid) for pid in ours]
-            self._host.run(["kill", f"-{number}", *words], check=False, sudo=True)
-            end = time.monotonic() + 5
-            while ours and time.monotonic() < end:
-                time.sleep(0.2)
-                ours = [
-                    pid
-                    for pid in ours
-                    if self._host.run(["test", "-e", f"/proc/{pid}"], check=False).returncode == 0
-                ]
+        end_leftovers(self._host, found, self._cfg)
 
     @property
     def _cfg(self) -> str:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.errors import ConfigError
 from harness.generators.trex.options import TrexOptions
@@ -54,16 +55,20 @@ class Flows:
         return max((template.seconds for template in self.templates), default=0.0)
 
 
-def prepare_flows(corpus: Corpus, options: TrexOptions, directory: Path) -> Flows:
-    """Split the corpus into `directory` (new) and give each flow its pools.
+def prepare_flows(
+    corpus: Corpus,
+    options: TrexOptions,
+    directory: Path,
+    target: Literal["stf", "astf"] = "stf",
+) -> Flows:
+    """Split the corpus into `directory` (new) for a mode and give each flow its pools.
 
     Raises ConfigError when nothing is left to play, or too much; PcapError.
     """
     from pcap_tools.split import SplitOptions, split
 
-    report = split(
-        [corpus.path], directory, SplitOptions(target="stf", reply_gap_s=options.reply_gap)
-    )
+    gap = options.reply_gap if target == "stf" else 0.0  # ASTF has its own timing
+    report = split([corpus.path], directory, SplitOptions(target=target, reply_gap_s=gap))
     left_out = Counter(report.dropped)
     with (directory / "split.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["file"]]
@@ -72,7 +77,9 @@ def prepare_flows(corpus: Corpus, options: TrexOptions, directory: Path) -> Flow
         left_out["ipv6"] += len(rows) - len(four)
     if not four:
         reasons = ", ".join(f"{name} {count}" for name, count in left_out.items())
-        raise ConfigError(f"{corpus.path}: TRex's STF can play none of its flows ({reasons})")
+        raise ConfigError(
+            f"{corpus.path}: TRex's {target.upper()} can play none of its flows ({reasons})"
+        )
     if len(four) > options.most_templates:
         raise ConfigError(
             f"{corpus.path}: {len(four):,} flows are more templates than "
