@@ -376,8 +376,9 @@ class Server:
     def rpc_profile_clear(self, params: dict[str, Any]) -> Any:
         self.context(params)
         self.profile, self.fragments = {}, ""
-        self.enter(CLEANUP)
-        self.moves = [(time.monotonic() + 0.1, IDLE)]
+        if self.state != IDLE:
+            self.enter(CLEANUP)
+            self.moves = [(time.monotonic() + 0.1, IDLE)]
         return {}
 
     def rpc_profile_fragment(self, params: dict[str, Any]) -> Any:
@@ -426,6 +427,9 @@ class Server:
             ],
             "epoch": self.epoch,
         }  # fmt: skip
+
+    def rpc_get_latency_stats(self, params: dict[str, Any]) -> Any:
+        return {"data": {"epoch": 1}}
 
     def rpc_get_dynamic_counter_desc(self, params: dict[str, Any]) -> Any:
         return {"data": [], "epoch": self.epoch}

@@ -65,6 +65,8 @@ def code_of(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """An exception as one line without the client's colours."""
     text = str(error) or type(error).__name__
+    if isinstance(error, (LookupError, TypeError, AttributeError)):
+        text = f"{type(error).__name__} {text}"  # an answer that the client did not expect
     clean = []
     skip = False
     for letter in text:
