@@ -83,8 +83,6 @@ class Schedule:
     those of the steady state. `steady_fraction` is the share of `seconds` in which the full number
     of iterations is in flight. A generator that counts in other units says in `how` what the load
     became ("multiplier 12.5: 2,000 flows/s of 160 templates") and keeps the numbers in `settings`.
-    `counts` is what of it can be held against what was sent: a generator with a TCP stack of its
-    own sends the flows that were asked, in packets of its own.
     """
 
     load: Load
@@ -103,7 +101,6 @@ class Schedule:
     steady_fraction: float
     how: str = ""
     settings: dict[str, float] = field(default_factory=dict)
-    counts: Literal["packets", "flows"] = "packets"
 
 
 @dataclass(frozen=True, slots=True)

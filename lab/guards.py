@@ -2,7 +2,8 @@
 
 Refused is what is not declared (`test = true`), what carries the host's default route or an SSH
 session, and the loopback. An interface below such a one counts as that one: the parent of a VLAN or
-macvlan, a port of a bridge, bond or team.
+macvlan, a port of a bridge, bond or team. A port named by its PCI address (DPDK) is looked at under
+the names that the kernel has for it, if it has any.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lab.facts import SBIN, check_name
 from lab.host import Host
 from lab.inventory import HostSpec
 
-__all__ = ["check_transmit"]
+__all__ = ["check_transmit", "is_pci"]
 
 # One round trip. Each part says its name first and its exit status last, so that a part which
 # failed is never taken for an empty answer.
@@ -82,6 +83,12 @@ def check_transmit(
             f"{where} is not declared for tests: nothing is sent; if it is cabled to the probe "
             f"only, write test = true under hosts.{host.name}.interfaces.{interface}"
         )
+    if is_pci(interface):
+        kernel = _kernel_interfaces(host, interface)
+        network = _read(host)
+        for name in kernel:
+            _refuse_carriers(f"{where} ({name})", name, network)
+        return
     check_name(host.name, interface)
     network = _read(host)
     if interface not in network.links:
@@ -91,6 +98,27 @@ def check_transmit(
         )
     if "LOOPBACK" in network.links[interface].get("flags", ()) and not allow_loopback:
         raise GuardError(f"{where} is the loopback: no probe listens there; name a test interface")
+    _refuse_carriers(where, interface, network)
+
+
+def is_pci(interface: str) -> bool:
+    """Whether an inventory names a port by its PCI address, as DPDK does: "0000:03:00.0"."""
+    return re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", interface) is not None
+
+
+def _kernel_interfaces(host: Host, address: str) -> list[str]:
+    """Names under which the kernel has a PCI device; none when DPDK took it. Raises GuardError."""
+    device = f"/sys/bus/pci/devices/{address}"
+    if host.run(["test", "-d", device], check=False).returncode != 0:
+        raise GuardError(
+            f"{host.name}: {address} is no PCI device there; correct the inventory (lspci -D)"
+        )
+    script = 'for d in "$1"/net/* "$1"/virtio*/net/*; do [ ! -e "$d" ] || echo "${d##*/}"; done'
+    return host.run(["sh", "-c", script, "sh", device]).stdout.split()
+
+
+def _refuse_carriers(where: str, interface: str, network: _Network) -> None:
+    """Raise GuardError for what carries a default route or an SSH session."""
     for carrier, family in network.default.items():
         if interface in network.below(carrier):
             via = "" if carrier == interface else f" (below {carrier})"

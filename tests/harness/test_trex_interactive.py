@@ -1,281 +1,272 @@
-"""STL and ASTF: the real client (lbr-trex-client) against a fake server, over real ZMQ.
+"""TRex's interactive modes, with a server and an agent that answer from memory.
 
-With PROBEBENCH_TREX=DIR the same trials are run on that TRex by tests/live.
+What the agent prints here was recorded from a TRex v3.08 in software mode.
 """
 
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
+import struct
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from fake_trex_server import make_tree
-from test_trex_stf import small_corpus
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from harness.corpus import describe
 from harness.errors import ConfigError, GeneratorFailed
-from harness.generators.trex._agent import code_of, one_line
+from harness.generators.trex._agent import code_of
 from harness.generators.trex.astf import TrexAstf
-from harness.generators.trex.interactive import Interactive
-from harness.generators.trex.options import read_options
-from harness.generators.trex.stl import TrexStl, frame_mix
-from harness.model import Corpus, Load
-from lab.fake import FakeHost, Reply
-from lab.inventory import GeneratorSpec, HostSpec
-from lab.local import LocalHost
+from harness.generators.trex.interactive import TrexInteractive
+from harness.generators.trex.stl import IMIX, TrexStl, frame, mix_of
+from harness.model import Load
+from lab.fake import Call, FakeHost, FakeProcess, Reply
+from lab.host import Exit
+from lab.inventory import GeneratorSpec
 from pcap_tools.clean import clean
 
-ROOT = Path(__file__).resolve().parents[2]
-KINDS: dict[str, type[Interactive]] = {"stl": TrexStl, "astf": TrexAstf}
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pcap_tools"))
+from synth import Talk, merged, write_pcap
+
+FOUND = (
+    "wrapper=yes\nbinary=yes\nversion=v3.08\nstl=yes\nastf=yes\nhugepages=0\nhugepages_free=0\n"
+    "cores=2\n"
+)
+OPTIONS = {"path": "/opt/trex", "software": True, "low_end": True}
 
 
-def client_python() -> str:
-    """An environment with lbr-trex-client, made once: it must not be in ours (it brings its own
-    scapy and zmq)."""
-    place = Path(sys.prefix) / "trex-client"
-    python = place / "bin/python"
-    if not (place / "whole").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-        argv = [python, "-m", "pip", "install", "-q", "lbr-trex-client==3.4.0"]
-        done = subprocess.run(argv, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"lbr-trex-client cannot be installed: {done.stderr.strip()[-200:]}")
-        (place / "whole").touch()
-    return str(python)
+def stats(kind: str, when: float, sent: tuple[int, int], **more: Any) -> str:
+    ports = {
+        str(number): {
+            "opackets": count,
+            "obytes": count * 100,
+            "ipackets": count,
+            "ibytes": count * 100,
+            "ierrors": 0,
+            "oerrors": 0,
+        }
+        for number, count in enumerate(sent)
+    }
+    total = {"queue_full": 3, "cpu_util": 1.5, "tx_cps": 0.0, "active_flows": 7.0}
+    event = {"event": kind, "t": when, "ports": ports, "global": total, "traffic": {}}
+    return json.dumps({**event, **more})
 
 
-@pytest.fixture(scope="session")
-def client() -> str:
-    if sys.version_info >= (3, 12):
-        pytest.skip("lbr-trex-client works on Python 3.11 and older only")
-    return client_python()
+READY = json.dumps({"event": "ready", "version": "v3.08", "t": 10.0})
+STARTED = json.dumps({"event": "started", "t": 11.0})
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class Rig:
+    """A host whose TRex says what it is told to say."""
 
+    def __init__(self, make: type[TrexInteractive], tmp_path: Path, **options: Any) -> None:
+        self.server = FakeProcess(["Starting TRex v3.08 please wait ..."], None)
+        self.agent = FakeProcess(["a warning of some library", READY], None)
+        self.jobs: list[dict[str, Any]] = []
+        self.commands: list[tuple[str, ...]] = []
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Corpus:
-    clean([small_corpus(tmp_path)], tmp_path / "corpus.pcap")
-    return describe(tmp_path / "corpus.pcap", ("10.0.0.0/8",), "k", None)
+        def answer(call: Call) -> Reply | FakeProcess:
+            self.commands.append(call.argv)
+            if call.leashed:
+                agent = any(word.endswith("trex_agent.py") for word in call.argv)
+                return self.agent if agent else self.server
+            if call.argv[0] == "test":
+                return Reply("", "", 1)
+            return Reply(FOUND if "t-rex-64" in " ".join(call.argv) else "")
 
-
-class Bench:
-    """A generator on a local host whose TRex is the fake one."""
-
-    def __init__(self, tmp_path: Path, client: str) -> None:
-        self.path, self.client = tmp_path, client
-        spec = HostSpec(connection="local", workdir=str(tmp_path / "work"), python=sys.executable)
-        self.host = LocalHost("gen", spec)
-
-    def generator(self, kind: str, behaviour: str = "normal", **options: Any) -> Interactive:
+        self.host = FakeHost(answer, name="gen")
         spec = GeneratorSpec(
-            driver=f"trex-{kind}",
+            driver=make.name,
             host="gen",
             interface="a",
             server_interface="b",
-            options={
-                "path": str(make_tree(self.path / "trex", behaviour)),
-                "software": True,
-                "low_end": True,
-                "client": "lbr",
-                "client_python": self.client,
-                "rpc_port": free_port(),
-                "publish_port": free_port(),
-                "clients": 64,
-                "servers": 16,
-                "start_timeout": 30.0,
-                **options,
-            },
+            options={**OPTIONS, **options},
         )
-        return KINDS[kind](self.host, spec)
+        self.generator: Any = make(self.host, spec)
+        raw = write_pcap(
+            tmp_path / "raw.pcap",
+            merged(
+                Talk(sport=1, client="10.0.0.1").whole(),
+                Talk(sport=2, client="203.0.113.5", server="10.0.0.9").whole(),
+            ),
+        )
+        clean([raw], tmp_path / "corpus.pcap")
+        self.generator.prepare(describe(tmp_path / "corpus.pcap", ("10.0.0.0/8",), "k", None))
 
-    def servers(self) -> list[str]:
-        argv = ["pgrep", "-f", str(self.path / "work/trex.yaml")]
-        return subprocess.run(argv, capture_output=True, text=True).stdout.split()
-
-
-@pytest.fixture
-def bench(tmp_path: Path, client: str) -> Iterator[Bench]:
-    made = Bench(tmp_path, client)
-    yield made
-    made.host.close()
-
-
-# -- the whole way ------------------------------------------------------------------------------
-
-
-def test_a_stateless_trial(bench: Bench, corpus: Corpus) -> None:
-    generator = bench.generator("stl", "slow", frames=[64, 1518])
-    generator.prepare(corpus)
-    assert generator.version == "v3.08" and not bench.servers()
-    schedule = generator.plan(Load("pps", 2000, 1.0), 0)
-    generator.start(schedule)
-    sent = generator.finish()
-    generator.stop()
-    # Both ports, both sizes; the server's clock may cut a packet of a stream.
-    assert abs(sent.packets - 2000) <= 4
-    assert sent.extra["port0_packets"] == sent.extra["port1_packets"]
-    assert sent.bytes == pytest.approx(sent.packets * (60 + 1514) / 2, rel=0.01)
-    assert sent.seconds >= 1.0 and sent.failed == 0 and not sent.templates
-    assert not bench.servers()
+    def finish(self, *lines: str) -> Any:
+        self.agent.emit(*lines)
+        return self.generator.finish()
 
 
-def test_a_stateful_trial(bench: Bench, corpus: Corpus) -> None:
-    generator = bench.generator("astf", "lossy")
-    generator.prepare(corpus)
-    schedule = generator.plan(Load("flows", 40, 1.0), 0)
-    assert schedule.counts == "flows" and schedule.settings["multiplier"] == 20
-    generator.start(schedule)
-    sent = generator.finish()
-    generator.stop()
-    assert set(sent.templates) == {t.name for t in generator.templates}
-    assert sent.flows == sum(sent.templates.values()) == pytest.approx(40, abs=2)
-    assert sent.extra["connections"] == sent.flows and sent.extra["retransmissions"] == 3
-    assert sent.extra["active_flows_peak"] == 40 and sent.seconds == 1.0
-    assert not bench.servers()
+# -- STL ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["stl", "astf"])
 @pytest.mark.parametrize(
-    ("behaviour", "options", "message"),
+    ("text", "mix"),
     [
-        ("refuses", {}, r"gen: TRex: version-refused: .*RPC configuration mismatch"),
-        ("no-arp", {}, "TRex server ended with status 1: Failed resolving dest MAC"),
-        ("taken", {"force": False}, "TRex: ports-taken: .*already taken by 'alice'"),
-        ("no-memory", {}, "TRex: out-of-memory: .*out of memory"),
-        ("dies", {}, "TRex server ended with status 134: ERROR: mbuf pool is broken"),
-        ("hangs", {}, "TRex: server-gone|hangs: it said nothing"),
+        ("imix", IMIX),
+        ("512", {512: 1}),
+        ("64:7,1518:1", {64: 7, 1518: 1}),
+        ("9000", {9000: 1}),
     ],
 )
-def test_what_fails_is_named(
-    bench: Bench, corpus: Corpus, kind: str, behaviour: str, options: Any, message: str
-) -> None:
-    generator = bench.generator(kind, behaviour, **options)
-    with pytest.raises(GeneratorFailed, match=message):
-        generator.prepare(corpus)
-        axis: Any = "pps" if kind == "stl" else "flows"
-        generator.start(generator.plan(Load(axis, 500, 5), 0))
-        generator.finish()
-    generator.stop()
-    assert not bench.servers()
+def test_mixes_of_frame_sizes(text: str, mix: dict[int, int]) -> None:
+    assert mix_of(text) == mix
 
 
-@pytest.mark.parametrize("kind", ["stl", "astf"])
-def test_ports_of_a_crashed_client_are_taken(bench: Bench, corpus: Corpus, kind: str) -> None:
-    generator = bench.generator(kind, "crashed-client")
-    generator.prepare(corpus)
-    axis: Any = "pps" if kind == "stl" else "flows"
-    generator.start(generator.plan(Load(axis, 200, 0.5), 0))
-    sent = generator.finish()
-    assert sent.packets > 50
-    generator.stop()
+@pytest.mark.parametrize("text", ["", "63", "9239", "64:0", "64:x", "big"])
+def test_mixes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"generator\.options\.frames"):
+        mix_of(text)
 
 
-def test_stopped_in_mid_trial(bench: Bench, corpus: Corpus) -> None:
-    generator = bench.generator("stl")
-    generator.prepare(corpus)
-    generator.start(generator.plan(Load("pps", 1000, 60), 0))
-    limit = time.monotonic() + 30
-    while not generator.progress().packets and time.monotonic() < limit:
-        time.sleep(0.05)
-    generator.stop()
-    generator.stop()
-    assert not bench.servers()
-    log = (bench.path / "work/trex-agent.log").read_text()
-    assert '"event": "stopped"' in log
+@pytest.mark.parametrize("size", [64, 594, 1518, 9000])
+def test_frames_are_what_scapy_would_make(size: int) -> None:
+    packet = Ether(frame(size, 0x0A000001, 0x30000001, 1025, 9))
+    assert len(packet) == size - 4 and packet[IP].len == size - 4 - 14
+    assert packet[UDP].len == packet[IP].len - 20 and packet[UDP].chksum == 0
+    assert (packet[IP].src, packet[IP].dst, packet[UDP].sport) == ("10.0.0.1", "48.0.0.1", 1025)
 
 
-def test_the_profile_compiles_without_a_server(
-    client: str, corpus: Corpus, tmp_path: Path
-) -> None:
-    """By the client library, from the files and pools that a trial would use."""
-    host = FakeHost(lambda call: Reply("", "", 1 if call.argv[0] == "test" else 0))
-    spec = GeneratorSpec(
-        driver="trex-astf", host="gen", interface="a", server_interface="b",
-        options={"path": "/opt/trex", "software": True, "low_end": True},
-    )  # fmt: skip
-    generator = TrexAstf(host, spec)
-    generator._find = lambda: None  # type: ignore[method-assign]
-    generator.prepare(corpus)
-    (packed,) = (v for k, v in host.files.items() if k.endswith("flows.tar.gz"))
-    (tmp_path / "f.tar.gz").write_bytes(packed)
-    subprocess.run(["tar", "-xzf", "f.tar.gz"], cwd=tmp_path, check=True)
-    generator._files = str(tmp_path)
-    job = generator._job(generator.plan(Load("flows", 10, 5), 0))
-    (tmp_path / "job.json").write_text(
-        json.dumps({"do": "compile", "mode": "astf", "client": "lbr", **job})
+def test_stl_plans_and_streams(tmp_path: Path) -> None:
+    rig = Rig(TrexStl, tmp_path, frames="64:3,1518:1")
+    plan = rig.generator.plan(Load("bps", 8e6, 10), 0)
+    mean = (3 * 60 + 1514) / 4
+    assert plan.pps == pytest.approx(1e6 / mean) and plan.bps == pytest.approx(8e6)
+    streams = rig.generator.job(plan)["streams"]
+    assert len(streams) == 4
+    assert sum(s["pps"] for s in streams) == pytest.approx(plan.pps)
+    for one in streams:
+        source, target = struct.unpack(">4s4s", bytes.fromhex(one["frame"])[26:34])
+        client, server = (source, target) if one["port"] == 0 else (target, source)
+        assert client[0] == 10 and server[0] != 10
+    with pytest.raises(ConfigError, match="trex-stl cannot set the axis 'flows'"):
+        rig.generator.plan(Load("flows", 5, 10), 0)
+
+
+def test_stl_sends_and_tells(tmp_path: Path) -> None:
+    rig = Rig(TrexStl, tmp_path)
+    plan = rig.generator.plan(Load("pps", 1000, 4), 0)
+    rig.generator.start(plan)
+    server = next(argv for argv in rig.commands if argv[0] == "sh" and "-i --cfg" in argv[2])
+    assert "--software" in server[2] and "--astf" not in server[2]
+    rig.agent.emit(STARTED, stats("stats", 12.0, (900, 900)))
+    assert rig.generator.progress().packets == 1800
+    sent = rig.finish(stats("done", 15.9, (2000, 1999), ended=15.2, groups={}))
+    assert (sent.packets, sent.bytes, sent.flows) == (3999, 3999 * 96, 0)
+    assert sent.seconds == pytest.approx(4.2)
+    assert sent.extra["queue_full"] == 3 and sent.extra["active_flows_peak"] == 7
+
+
+# -- ASTF ---------------------------------------------------------------------------------------
+
+
+def test_astf_tells_the_flows_of_each_template(tmp_path: Path) -> None:
+    rig = Rig(TrexAstf, tmp_path)
+    one, two = rig.generator.templates
+    plan = rig.generator.plan(Load("flows", 10, 5), 0)
+    caps = rig.generator.job(plan)["caps"]
+    assert [cap["cps"] for cap in caps] == [5.0, 5.0] and caps[0]["port"] == 80
+    assert caps[0]["clients"][0].startswith("10.") and caps[1]["servers"][0].startswith("10.")
+    rig.generator.start(plan)
+    assert any("--astf" in argv[2] for argv in rig.commands if len(argv) > 2)
+    group = {"client": {"tcps_connattempt": 25, "tcps_connects": 25}, "server": {}}
+    other = {"client": {"tcps_connattempt": 24}}
+    traffic = {
+        "client": {"tcps_connects": 48, "tcps_drops": 1, "tcps_sndrexmitpack": 2},
+        "server": {"tcps_sndrexmitpack": 3},
+    }
+    sent = rig.finish(
+        STARTED,
+        stats(
+            "done",
+            17.0,
+            (500, 480),
+            ended=16.4,
+            groups={one.name: group, two.name: other},
+            traffic=traffic,
+        ),
     )
-    agent = ROOT / "harness/generators/trex/_agent.py"
-    done = subprocess.run([client, agent, tmp_path / "job.json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    profile = json.loads(done.stdout)["profile"]
-    assert len(profile["templates"]) == 2
-    ranges = {d["ip_start"]: d["ip_end"] for d in profile["ip_gen_dist_list"]}
-    for template in generator.templates:
-        assert ranges[template.clients.texts()[0]] == template.clients.texts()[1]
-        assert ranges[template.servers.texts()[0]] == template.servers.texts()[1]
-    assert profile["tg_names"] == [t.name for t in generator.templates]
+    assert sent.templates == {one.name: 25, two.name: 24} and sent.flows == 49
+    assert sent.seconds == 5.0  # within the resolution and the longest flow
+    assert sent.extra["connections"] == 48 and sent.extra["connection_drops"] == 1
+    assert sent.extra["retransmissions"] == 5
 
 
-# -- plans and words ----------------------------------------------------------------------------
+def test_astf_that_took_longer_was_stretched(tmp_path: Path) -> None:
+    rig = Rig(TrexAstf, tmp_path)
+    rig.generator.start(rig.generator.plan(Load("flows", 10, 5), 0))
+    sent = rig.finish(STARTED, stats("done", 30.0, (5, 5), ended=26.0, groups={}))
+    assert 13 < sent.seconds < 14.1
 
 
-def made(kind: str, **options: Any) -> Interactive:
-    spec = GeneratorSpec(
-        driver=f"trex-{kind}", host="gen", interface="a", server_interface="b",
-        options={"path": "/opt/trex", **options},
-    )  # fmt: skip
-    return KINDS[kind](FakeHost(), spec)
+# -- what goes wrong ----------------------------------------------------------------------------
 
 
-def test_imix_and_rates() -> None:
-    generator = made("stl", clients=64, servers=16)
-    plan = generator.plan(Load("pps", 12_000, 10), 0)
-    assert plan.packets == 120_000 and plan.flows == 64 * 3
-    mean = (7 * 60 + 4 * 590 + 1514) / 12
-    assert plan.bps == pytest.approx(12_000 * mean * 8)
-    same = generator.plan(Load("bps", plan.bps, 10), 0)
-    assert same.pps == pytest.approx(12_000)
-    assert "64 B 58.3 %, 594 B 33.3 %, 1518 B 8.33 %" in plan.how
-    with pytest.raises(ConfigError, match="cannot set the axis 'flows'"):
-        generator.plan(Load("flows", 10, 10), 0)
-    with pytest.raises(ConfigError, match="less than a packet of each of 3 frame sizes"):
-        generator.plan(Load("pps", 1, 1), 0)
-
-
-def test_frames_are_checked() -> None:
-    jumbo = read_options({"path": "/t", "frames": [9018]})
-    assert frame_mix(jumbo) == [(9014, 1.0)]
-    with pytest.raises(ConfigError, match="frames"):
-        read_options({"path": "/t", "frames": [32]})
-    with pytest.raises(ConfigError, match="trex-stl-lib has no ASTF"):
-        made("astf", client="stl-lib")
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("version-refused", "Version mismatch: server 5.1, client 4.1"),
+        ("ports-taken", "port is already taken by 'alice'"),
+        ("wrong-mode", "RPC configuration mismatch - server 'STL', client 'ASTF'"),
+        ("server-gone", "Failed to get server response from tcp://127.0.0.1:4501"),
+    ],
+)
+def test_the_clients_trouble_is_told(tmp_path: Path, code: str, message: str) -> None:
+    rig = Rig(TrexStl, tmp_path)
+    rig.generator.start(rig.generator.plan(Load("pps", 1000, 4), 0))
+    with pytest.raises(GeneratorFailed, match=f"gen: TRex: {code}: {message[:12]}"):
+        rig.finish(json.dumps({"event": "error", "code": code, "message": message, "t": 1}))
+    assert rig.server.poll() is not None  # ended with it
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
     [
         ("port is already taken by 'alice'", "ports-taken"),
-        ("RPC configuration mismatch - server RPC", "version-refused"),
+        ("RPC configuration mismatch - server RPC configuration: 'STL', version", "wrong-mode"),
+        ("Version mismatch: your client version is too new", "version-refused"),
         ("*** [RPC] - Failed to get server response from tcp://x", "server-gone"),
+        ("*** [RPC] - Failed to send message to server general exception", "server-gone"),
         ("port(s) [0] have unresolved destination", "resolve-failed"),
+        ("failed to allocate: out of memory", "out-of-memory"),
         ("something else", "refused"),
     ],
 )
-def test_codes(text: str, code: str) -> None:
-    assert code_of(RuntimeError(text)) == code
-    assert one_line(RuntimeError("\x1b[31mred\x1b[39m\n line")) == "red line"
+def test_the_clients_words_have_codes(text: str, code: str) -> None:
+    assert code_of(text) == code
 
 
+def test_a_server_that_dies_is_named(tmp_path: Path) -> None:
+    rig = Rig(TrexStl, tmp_path)
+    rig.generator.start(rig.generator.plan(Load("pps", 1000, 4), 0))
+    rig.server.emit("No free hugepages reported in hugepages-2048kB")
+    rig.server.finish(Exit(None, 9, "killed"))
+    with pytest.raises(GeneratorFailed, match=r"was killed by SIGKILL; last: No free hugepages"):
+        rig.finish(STARTED)
+
+
+def test_an_agent_that_dies_is_named(tmp_path: Path) -> None:
+    rig = Rig(TrexStl, tmp_path)
+    rig.generator.start(rig.generator.plan(Load("pps", 1000, 4), 0))
+    rig.agent.finish(Exit(1, None, "exited"))
+    with pytest.raises(GeneratorFailed, match="its client ended with status 1 before the end"):
+        rig.finish()
+
+
+def test_silence_ends_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.generators.trex.interactive._SILENT_S", 0.2)
+    rig = Rig(TrexStl, tmp_path)
+    rig.generator.start(rig.generator.plan(Load("pps", 1000, 4), 0))
+    with pytest.raises(GeneratorFailed, match=r"hangs: its client said nothing for 0\.2 s"):
+        rig.finish(STARTED)
+
+
+def test_a_tree_without_a_client_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.FOUND", FOUND.replace("astf=yes\n", ""))
+    with pytest.raises(GeneratorFailed, match="has no client for ASTF"):
+        Rig(TrexAstf, tmp_path)

@@ -1,90 +1,62 @@
-"""TRex's advanced stateful mode (ASTF): the corpus's payloads over TRex's own TCP and UDP stacks.
+"""TRex's advanced stateful mode (ASTF): the corpus's payloads over TCP and UDP stacks of its own.
 
-Every flow of the corpus that ASTF takes is a template of rate 1/s with a pool pair of its own, so
-that the mix is the corpus's and an alert's addresses tell its template. TRex's multiplier is the
-number of corpora a second. New flows a second are set exactly; packets and bits follow from the
-corpus's own, which TRex's stack does not keep (it segments and acknowledges by itself): for those
-axes the load is a translation, and the trial says so.
+A connection a template, its payload from the corpus's flow; segments, timing and retransmissions
+are the stack's. Every template has address pools of its own and is a template group, so TRex tells
+how many flows of each it opened. New flows a second are what can be set; packets follow.
 """
 
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from harness.errors import ConfigError, GeneratorFailed
+from harness.errors import ConfigError
 from harness.generators.axes import AXES
-from harness.generators.trex.agent import Report
-from harness.generators.trex.interactive import Interactive
-from harness.generators.trex.shipping import ship_flows
-from harness.generators.trex.stf_profile import Flows, prepare_flows
-from harness.model import Axis, Corpus, Identity, Load, Schedule
-from harness.templates import Template
+from harness.generators.trex.flows import Flows, prepare_flows, ship_flows
+from harness.generators.trex.interactive import FCS, TrexInteractive
+from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 
 __all__ = ["TrexAstf"]
 
 
-class TrexAstf(Interactive):
+class TrexAstf(TrexInteractive):
     """Implements `Generator`."""
 
     name = "trex-astf"
-    mode: ClassVar[str] = "astf"
+    mode = "ASTF"
     axes: tuple[Axis, ...] = AXES["trex-astf"]
     identity: Identity = "template"
-    templates: tuple[Template, ...] = ()
 
-    _corpus: Flows | None = None
+    _flows: Flows
     _files = ""
 
     def prepare(self, corpus: Corpus) -> None:
-        """See `Generator.prepare`: split the corpus, ship its flows once, shake hands."""
+        """See `Generator.prepare`."""
+        super().prepare(corpus)
         with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
             directory = Path(scratch) / "flows"
-            self._corpus = prepare_flows(corpus, self._options, directory, target="astf")
-            self.templates = self._corpus.templates
-            recipe = ["astf", corpus.digest, [t.name for t in self.templates]]
-            self._files = ship_flows(self._host, directory, self.templates, recipe)
-        self._find()
-
-    @property
-    def _ready(self) -> Flows:
-        if self._corpus is None:
-            raise GeneratorFailed("generator used before a corpus was prepared")
-        return self._corpus
+            self._flows = prepare_flows(corpus, self._options, directory, "astf")
+            self.templates = self._flows.templates
+            self._files = ship_flows(self._host, self._flows, directory, f"astf {corpus.digest}")
 
     def plan(self, load: Load, first_iteration: int) -> Schedule:
-        """See `Generator.plan`. R rounds a second, each one flow of every template."""
-        flows = self._ready
+        """See `Generator.plan`; packets and bytes are the corpus's, an estimate."""
+        self.must_set(load)
+        flows = self._flows
         count = len(flows.templates)
-        sizes = {
-            "pps": float(flows.packets),
-            "flows": float(count),
-            "bps": flows.bytes * 8.0,
-        }
-        if load.axis not in sizes:
-            raise ConfigError(
-                f"trex-astf cannot set the axis {load.axis!r}: how long its flows last is up to "
-                f"TRex's stack; it can set {', '.join(self.axes)}"
-            )
-        rounds = load.value / sizes[load.axis]
+        rounds = load.value / count
         total = rounds * load.duration
         if total < 1:
             raise ConfigError(
-                f"load {load.value:g} {load.axis} for {load.duration:g} s is less than one flow of "
-                f"each of {count:,} templates: it needs {sizes[load.axis] / load.value:.3g} s"
+                f"load {load.value:g} flows for {load.duration:g} s is less than one flow of each "
+                f"of {count:,} templates: it needs {count / load.value:.3g} s"
             )
         left_out = sum(flows.left_out.values())
-        how = f"TRex multiplier {rounds:.6g}: {rounds * count:,.1f} flows/s of {count:,} templates"
-        if load.axis != "flows":
-            how += f"; {load.axis} by the corpus's own packets, which TRex's stack does not keep"
-        if left_out:
-            how += f" ({left_out:,} flows of the corpus left out)"
         return Schedule(
             load=load,
             first_iteration=first_iteration,
-            iterations=math.floor(total + 1e-9),
+            iterations=int(total),
             every_s=1 / rounds,
             pacing="timestamps",
             packets=round(total * flows.packets),
@@ -93,47 +65,72 @@ class TrexAstf(Interactive):
             seconds=load.duration,
             pps=rounds * flows.packets,
             bps=rounds * flows.bytes * 8,
-            flows_per_s=rounds * count,
+            flows_per_s=load.value,
             concurrent_flows=rounds * flows.seconds,
-            steady_fraction=max(0.0, 1 - flows.longest / load.duration),
-            how=how,
-            settings={"multiplier": rounds, "templates": count, "left_out": left_out},
-            counts="flows",
+            steady_fraction=1.0,
+            how=f"TRex ASTF: {rounds:.6g} connections/s of each of {count:,} templates"
+            + (f" ({left_out:,} flows of the corpus left out)" if left_out else "")
+            + "; packets are an estimate",
+            settings={
+                "templates": count,
+                "left_out": left_out,
+                "connections_per_s": rounds,
+                "packets_are_estimates": 1.0,
+            },
         )
 
-    def _longest(self) -> float:
-        return 30.0 + self._ready.longest
+    def job(self, schedule: Schedule) -> dict[str, Any]:
+        """See `TrexInteractive.job`."""
+        caps = [
+            {
+                "name": template.name,
+                "file": f"{self._files}/{template.name}.pcap",
+                "cps": schedule.settings["connections_per_s"],
+                "clients": template.clients.texts(),
+                "servers": template.servers.texts(),
+                "port": template.server_port,
+            }
+            for template in self.templates
+        ]
+        return {"do": "astf", "caps": caps}
 
-    def _job(self, schedule: Schedule) -> dict[str, Any]:
-        return {
-            "multiplier": schedule.settings["multiplier"],
-            "templates": [
-                {
-                    "name": template.name,
-                    "file": f"{self._files}/{template.name}.pcap",
-                    "port": template.server_port,
-                    "clients": template.clients.texts(),
-                    "servers": template.servers.texts(),
-                }
-                for template in self.templates
-            ],
+    def finish(self) -> Sent:
+        """See `Generator.finish`."""
+        done = self._finished()
+        ports = done["ports"].values()
+        packets = sum(port["opackets"] for port in ports)
+        client = done["traffic"].get("client", {})
+        server = done["traffic"].get("server", {})
+        opened = {name: _flows_of(group) for name, group in done["groups"].items()}
+        extra = self._extra() | {
+            "connections": _sum(client, "tcps_connects", "udps_connects"),
+            "connection_drops": _sum(client, "tcps_conndrops", "tcps_drops"),
+            "retransmissions": _sum(client, "tcps_sndrexmitpack")
+            + _sum(server, "tcps_sndrexmitpack"),
         }
+        return Sent(
+            packets=packets,
+            bytes=sum(port["obytes"] for port in ports) - FCS * packets,
+            flows=sum(opened.values()),
+            seconds=self._measured(),
+            failed=0,
+            started_ns=self._started_ns,
+            ended_ns=self._started_ns + int(self._seconds * 1e9),
+            templates={t.name: opened.get(t.name, 0) for t in self.templates},
+            extra=extra,
+        )
 
-    def _flows(self, report: Report, schedule: Schedule) -> int:
-        return sum(report.templates.values())
+    def _measured(self) -> float:
+        """New flows were opened for the load's duration; what the last ones took is not counted."""
+        assert self._schedule is not None
+        duration = self._schedule.load.duration
+        return duration + max(0.0, self._seconds - duration - self._flows.longest - 1.0)
 
-    def _tail(self, report: Report) -> float:
-        # New flows end with the load's time; behind it, those that are open are played out. A TRex
-        # that cannot keep up begins fewer flows, and that is what its gate looks at.
-        duration = 0.0 if self._schedule is None else self._schedule.load.duration
-        return max(0.0, report.t - duration)
 
-    def _extra(self, report: Report) -> dict[str, float]:
-        return {
-            "connections": report.stack("tcps_connects") / 2,
-            "connection_drops": report.stack("tcps_drops") + report.stack("tcps_conndrops"),
-            "retransmissions": report.stack("tcps_sndrexmitpack"),
-            "retransmit_timeouts": report.stack("tcps_rexmttimeo"),
-            "udp_connects": report.stack("udps_connects"),
-            "flows_throttled": report.stack("err_c_nf_throttled"),
-        }
+def _flows_of(group: dict[str, Any]) -> int:
+    return int(_sum(group.get("client", {}), "tcps_connattempt", "udps_connects"))
+
+
+def _sum(counters: dict[str, Any], *names: str) -> float:
+    """An absent counter is zero."""
+    return float(sum(counters.get(name, 0) for name in names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -21,14 +21,8 @@ class TrexOptions(BaseModel):
     is for hosts with two CPUs or less to spare. `ips` and `gateways` are the two ports' addresses
     and what they resolve (ARP): back to back, each other's; `dest_macs` instead of gateways where
     nothing answers, as on a tap. `clients` and `servers` are addresses in each template's pool,
-    `reply_gap` the least time in seconds from a packet to the reply behind it.
-
-    Interactive modes: `server` says whether we start TRex ("ours") or one runs already ("running").
-    `frames` (STL) are frame sizes with their FCS, as they are usually named, in equal shares, or
-    "imix" (64, 594 and 1518 bytes, 7:4:1). `client` is where the Python client is: in TRex's own
-    tree, lbr-trex-client ("lbr") or trex-stl-lib ("stl-lib", STL only, servers of API 4);
-    `client_python` the interpreter that runs it (default: the host's). `force` takes ports that
-    another user holds.
+    `reply_gap` the least time in seconds from a packet to the reply behind it (STF), `frames` the
+    sizes of STL's frames. `client_python` runs TRex's client, where that is not the host's Python.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,14 +41,11 @@ class TrexOptions(BaseModel):
     clients: int = Field(default=1024, ge=1, le=65536)
     servers: int = Field(default=64, ge=1, le=65536)
     reply_gap: float = Field(default=0.005, ge=0, le=3600)
+    frames: str = "imix"
+    client_python: str | None = None
     most_templates: int = Field(default=2000, ge=1, le=65000)
     start_timeout: float = Field(default=60.0, gt=0)
     arguments: tuple[str, ...] = ()  # for t-rex-64, behind ours
-    server: Literal["ours", "running"] = "ours"
-    client: Literal["tree", "lbr", "stl-lib"] = "tree"
-    client_python: str | None = None
-    force: bool = True
-    frames: Literal["imix"] | tuple[int, ...] = "imix"
 
     @field_validator("path")
     @classmethod
@@ -62,15 +53,6 @@ class TrexOptions(BaseModel):
         if not path.startswith("/"):
             raise ValueError(f"{path!r} is not an absolute path on the generator's host")
         return path.rstrip("/")
-
-    @field_validator("frames")
-    @classmethod
-    def _sizes(cls, frames: Literal["imix"] | tuple[int, ...]) -> Literal["imix"] | tuple[int, ...]:
-        if frames == "imix":
-            return frames
-        if not frames or min(frames) < 64 or max(frames) > 9238:
-            raise ValueError('frames are sizes of 64 to 9238 bytes (with FCS), or "imix"')
-        return frames
 
     @field_validator("ips", "gateways")
     @classmethod

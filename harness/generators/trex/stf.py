@@ -5,8 +5,12 @@ addresses are TRex's own, drawn from a pool pair a template, so detection is sco
 `t-rex-64 -f … -m … -d …` runs on our leash: when we die, it ends. It starts flows for the load's
 duration and then waits for those that are open, so that no flow is cut.
 
-Measured time has the panels' resolution of half a second: the sending counts as stretched only by
+Measured time has the resolution of two panels, a second: the sending counts as stretched only by
 what goes beyond that.
+
+Without a NIC that computes checksums (software mode), a stateful TRex leaves the file's TCP
+checksums under the new addresses (bp_sim.h, update_tcp_cs), and clears those of UDP. A sensor that
+checks them ignores every TCP segment: the gate `invalid-checksums` fires, and each trial says it.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ from harness.errors import ConfigError, GeneratorFailed
 from harness.generators.axes import AXES
 from harness.generators.base import Progress
 from harness.generators.trex.console import Console, cause_of_failure
-from harness.generators.trex.install import TrexInstall, require_trex
+from harness.generators.trex.flows import Flows, prepare_flows, ship_flows
+from harness.generators.trex.install import TrexInstall, end_ours, require_trex
+from harness.generators.trex.interactive import FCS, put_text
 from harness.generators.trex.options import read_options
-from harness.generators.trex.platform import platform_yaml
-from harness.generators.trex.server import end_leftovers
-from harness.generators.trex.shipping import ship_flows
-from harness.generators.trex.stf_profile import Flows, prepare_flows, traffic_yaml
+from harness.generators.trex.platform_file import platform_yaml
+from harness.generators.trex.stf_profile import traffic_yaml
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 from harness.signals import signal_name
 from harness.templates import Template
@@ -35,9 +39,8 @@ from lab.inventory import GeneratorSpec
 
 __all__ = ["TrexStf"]
 
-_FCS = 4  # bytes a packet that TRex's byte counters have and frames do not
 _SILENT_S = 15.0  # it prints twice a second
-_RESOLUTION_S = 0.5
+_RESOLUTION_S = 1.0  # a panel at either end
 _STOP_GRACE_S = 8.0  # it takes up to 3.5 s to end after TERM
 _SPARE_S = 60.0
 
@@ -73,31 +76,14 @@ class TrexStf:
     def prepare(self, corpus: Corpus) -> None:
         """See `Generator.prepare`: find TRex, split the corpus, ship its flows once."""
         self.install = require_trex(self._host, self._options)
-        self._end_leftovers(self.install)
+        end_ours(self._host, self.install, self._cfg)
         with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
             directory = Path(scratch) / "flows"
-            self._flows = prepare_flows(corpus, self._options, directory)
+            self._flows = prepare_flows(corpus, self._options, directory, "stf")
             self.templates = self._flows.templates
-            recipe = [
-                "stf",
-                corpus.digest,
-                self._options.reply_gap,
-                [t.name for t in self.templates],
-            ]
-            self._files = ship_flows(self._host, directory, self.templates, recipe)
-        self._put("trex.yaml", platform_yaml(self._options, self._spec.interfaces))
-
-    def _put(self, name: str, text: str) -> str:
-        remote = f"{self._host.workdir}/{name}"
-        with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
-            local = Path(scratch) / name
-            local.write_text(text)
-            self._host.run(["mkdir", "-p", self._host.workdir])
-            self._host.put(local, remote)
-        return remote
-
-    def _end_leftovers(self, found: TrexInstall) -> None:
-        end_leftovers(self._host, found, self._cfg)
+            recipe = f"stf {self._options.reply_gap} {corpus.digest}"
+            self._files = ship_flows(self._host, self._flows, directory, recipe)
+        put_text(self._host, "trex.yaml", platform_yaml(self._options, self._spec.interfaces))
 
     @property
     def _cfg(self) -> str:
@@ -132,6 +118,7 @@ class TrexStf:
         how = (
             f"TRex multiplier {rounds:.6g}: {rounds * count:,.1f} flows/s of {count:,} templates"
             + (f" ({left_out:,} flows of the corpus left out)" if left_out else "")
+            + ("; software mode: TCP checksums are wrong" if self._options.software else "")
         )
         return Schedule(
             load=load,
@@ -158,8 +145,10 @@ class TrexStf:
         """See `Generator.start`."""
         flows = self._ready
         self.stop()
-        traffic = self._put(
-            "traffic.yaml", traffic_yaml(flows.templates, self._files, schedule.load.duration)
+        traffic = put_text(
+            self._host,
+            "traffic.yaml",
+            traffic_yaml(flows.templates, self._files, schedule.load.duration),
         )
         self._schedule, self._console = schedule, Console()
         self._heard, self._started_ns = time.monotonic(), time.time_ns()
@@ -269,7 +258,7 @@ class TrexStf:
         }
         return Sent(
             packets=packets,
-            bytes=console.summary["Total-tx-bytes"] - _FCS * packets,
+            bytes=console.summary["Total-tx-bytes"] - FCS * packets,
             flows=round(each * len(flows.templates)),
             seconds=seconds,
             failed=console.summary.get("Total-sw-err", 0),

@@ -2,9 +2,9 @@
 
 Wire format and methods: trex-core v3.08 (trex_rpc_server_api, trex_rpc_async_server, the client's
 common/trex_req_resp_client.py and trex_subscriber.py): REP on the RPC port, JSON-RPC 2.0, batches,
-messages compressed as 0xABE85CEA + length + zlib; PUB on the other says `{}` when events wait, which
-the client fetches with `get_async_events`. Methods that a server does not have are refused as the
-real one does (-32601), so that a client that asks for more than is here is seen at once.
+messages compressed as 0xABE85CEA + length + zlib; PUB on the other says `{}` when events wait,
+which the client fetches with `get_async_events`. Methods that a server does not have are refused as
+the real one does (-32601), so that a client that asks for more than is here is seen at once.
 
 Counters follow from what was loaded: streams' rates and frames, templates' rates.
 `FAKE_TREX` in the environment of the server (or the file `behaviour` in its tree) makes it fail.
@@ -101,7 +101,7 @@ class Server:
         self.mult = 0.0
         self.asked: list[str] = []
         self.dead = False
-        if behaviour in ("taken", "crashed-client"):
+        if behaviour == "crashed-client":
             for port in self.ports:
                 port.owner, port.session, port.handler = "alice", 77, "theirs"
                 port.streams = {1: (1000.0, 64)}
@@ -179,12 +179,22 @@ class Server:
         major, minor = API[self.mode]
         if self.behaviour == "refuses":
             major += 1
-        asked = (params["name"], params["major"], params["minor"])
-        if asked[0] != self.mode or asked[1] != major or asked[2] > minor:
+        if params["name"] != self.mode:
             raise RpcError(
-                f"RPC configuration mismatch - server RPC configuration: '{self.mode}', version "
-                f"'{major}.{minor}', client RPC configuration: '{asked[0]}', version "
-                f"'{asked[1]}.{asked[2]}'"
+                f"RPC configuration mismatch - server RPC configuration: '{self.mode}', client RPC "
+                f"configuration: '{params['name']}'"
+            )
+        problem = ""
+        if params["major"] < major:
+            problem = "RPC version mismatch: a newer client version is required"
+        elif (params["major"], params["minor"]) > (major, minor):
+            problem = (
+                "Version mismatch: your client version is too new to be supported by the server"
+            )
+        if problem:
+            raise RpcError(
+                f"{problem}\n(API type '{self.mode}': - server: '{major}.{minor}', client: "
+                f"'{params['major']}.{params['minor']}')"
             )
         return {"api_h": "H"}
 
@@ -221,7 +231,8 @@ class Server:
             "service": False, "service_filtered": False, "state_profile": {"_": state},
             "rx_info": {"queue": {"is_active": False}, "stack": "legacy"},
             "attr": {
-                "promiscuous": {"enabled": False}, "multicast": {"enabled": False}, "fc": {"mode": 0},
+                "promiscuous": {"enabled": False}, "multicast": {"enabled": False},
+                "fc": {"mode": 0},
                 "link": {"up": True}, "speed": 10, "rx_filter_mode": "hw", "vxlan_fs": [],
                 "layer_cfg": {
                     "ether": {
@@ -260,7 +271,7 @@ class Server:
     def rpc_get_global_stats(self, params: dict[str, Any]) -> Any:
         active = 0.0
         if self.mode == "ASTF" and self.state == TX:
-            active = self.mult * len(self.profile.get("templates", ()))
+            active = self.rate()
         names = (
             "m_active_sockets", "m_bw_per_core", "m_cpu_util_raw", "m_open_flows",
             "m_platform_factor", "m_rx_bps", "m_rx_core_pps", "m_rx_cpu_util", "m_rx_drop_bps",
@@ -398,14 +409,18 @@ class Server:
         if self.behaviour == "no-memory":
             raise RpcError("failed to allocate: out of memory")
         now = time.monotonic()
-        self.mult, rate = params["mult"], params["mult"] * len(self.profile["templates"])
+        self.mult = params["mult"]
         for port in self.ports:
-            port.packets = port.octets = 0
-            port.streams = {1: (5 * rate, 104)}
+            port.end(now)
+            port.streams = {1: (5 * self.rate(), 104)}
             port.until = now + 0.2 + params["duration"]
         self.started = now + 0.2
         self.enter(PARSE)
-        self.moves = [(now + 0.1, BUILD), (now + 0.2, TX), (now + 0.3 + params["duration"], CLEANUP)]
+        self.moves = [
+            (now + 0.1, BUILD),
+            (now + 0.2, TX),
+            (now + 0.3 + params["duration"], CLEANUP),
+        ]
         self.moves.append((now + 0.4 + params["duration"], LOADED))
         return {}
 
@@ -439,6 +454,11 @@ class Server:
 
     rpc_get_total_dynamic_counter_values = rpc_get_dynamic_counter_values
 
+    def rate(self) -> float:
+        """New flows a second, which all live for one."""
+        templates = self.profile.get("templates", ())
+        return float(self.mult * sum(one["client_template"]["cps"] for one in templates))
+
     def flows(self) -> list[tuple[bool, int]]:
         """Of each template: TCP?, flows begun."""
         if not self.profile or not hasattr(self, "started"):
@@ -471,6 +491,8 @@ class Server:
     rpc_get_total_counter_values = rpc_get_counter_values
 
     def rpc_get_tg_names(self, params: dict[str, Any]) -> Any:
+        if params.get("initialized") and params.get("epoch") == 1:
+            return {"epoch": 1}  # the client has them
         return {"tg_names": self.profile["tg_names"], "epoch": 1}
 
     def rpc_get_tg_id_stats(self, params: dict[str, Any]) -> Any:
@@ -511,11 +533,11 @@ def serve(server: Server, rpc_port: int, publish_port: int) -> None:
             reply = json.dumps(answers if isinstance(data, list) else answers[0]).encode()
             rpc.send(pack(reply))
         sending = any(p.began is not None and p.owner != "alice" for p in server.ports)
-        if sending and server.behaviour in ("dies", "hangs"):
-            if now - max(p.began or 0 for p in server.ports) > 0.4:
-                if server.behaviour == "dies":
-                    print("ERROR: mbuf pool is broken, giving up", flush=True)
-                    raise SystemExit(134)
+        if sending and now - max(p.began or 0 for p in server.ports) > 0.4:
+            if server.behaviour == "dies":
+                print("ERROR: mbuf pool is broken, giving up", flush=True)
+                raise SystemExit(134)
+            if server.behaviour == "hangs":
                 time.sleep(3600)
         if any(server.queues.values()) or now - heartbeat > 0.5:
             heartbeat = now
@@ -552,7 +574,8 @@ def main() -> None:
         print("Failed resolving dest MAC for default gateway:2.2.2.2 on port 0", flush=True)
         raise SystemExit(1)
     (cfg,) = yaml.safe_load(options.cfg.read_text())
-    server = Server("ASTF" if options.astf else "STL", behaviour)
+    mode = "ASTF" if options.astf != (behaviour == "other-mode") else "STL"
+    server = Server(mode, behaviour)
     serve(server, cfg["zmq_rpc_port"], cfg["zmq_pub_port"])
 
 
