@@ -46,8 +46,10 @@ def on_term(number: int, frame: Any) -> None:
 
 
 def find_client(tree: str) -> None:
-    """Make `trex.stl.api` and `trex.astf.api` importable: those of the server's own tree, which
-    always match it, or else of the package lbr-trex-client."""
+    """Make `trex.stl.api` and `trex.astf.api` importable.
+
+    Those of the server's own tree, which always match it, or else of the package lbr-trex-client.
+    """
     own = os.path.join(tree, "automation/trex_control_plane/interactive")
     if os.path.isdir(os.path.join(own, "trex")):
         sys.path.insert(0, own)
