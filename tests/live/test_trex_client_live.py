@@ -20,7 +20,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pcap_tools"))
 from fake_trex_server import make_tree
+from synth import Talk, merged, write_pcap
 from test_trex_stf import small_corpus
 
 from harness.corpus import describe
@@ -115,6 +117,17 @@ def bench(tmp_path: Path, client: str) -> Iterator[Bench]:
     made.host.close()
 
 
+def many(tmp_path: Path, count: int) -> Corpus:
+    """A corpus of that many flows."""
+    talks = [
+        Talk(sport=1000 + n, client=f"10.1.{n // 200}.{n % 200 + 1}", dport=80).whole()
+        for n in range(count)
+    ]
+    raw = write_pcap(tmp_path / "many-raw.pcap", merged(*talks))
+    clean([raw], tmp_path / "many.pcap")
+    return describe(tmp_path / "many.pcap", ("10.0.0.0/8",), "k", None)
+
+
 # -- the whole way ------------------------------------------------------------------------------
 
 
@@ -146,6 +159,16 @@ def test_a_stateful_trial(bench: Bench, corpus: Corpus) -> None:
     assert sent.extra["connections"] == sent.flows and sent.extra["retransmissions"] == 3
     assert sent.extra["active_flows_peak"] == 40 and sent.seconds >= 1.0
     assert not bench.servers()
+
+
+def test_many_templates_are_told_whole(bench: Bench, tmp_path: Path) -> None:
+    """More than one line of the leash could hold."""
+    generator = bench.generator("astf")
+    generator.prepare(many(tmp_path, 120))
+    generator.start(generator.plan(Load("flows", 240, 1.0), 0))
+    sent = generator.finish()
+    generator.stop()
+    assert len(sent.templates) == 120 and set(sent.templates.values()) == {2}
 
 
 @pytest.mark.parametrize(

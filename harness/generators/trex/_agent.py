@@ -9,8 +9,9 @@ gives the ports back.
   {"do": "astf", "caps": […], "duration": s, …}
 
 Common keys: tree (TRex's directory), mode ("STL" or "ASTF"), rpc, publish (ports), patience (s).
-Events: ready, started, stats, done, error. An error has a code: client-missing, version-refused,
-wrong-mode, server-gone, ports-taken, out-of-memory, resolve-failed, refused.
+Events: ready, started, stats, groups (flows opened of some templates), done, error. An error has a
+code: client-missing, version-refused, wrong-mode, server-gone, ports-taken, out-of-memory,
+resolve-failed, refused.
 """
 
 # ruff: noqa: PTH112, PTH118, PTH123 - as small as can be
@@ -24,6 +25,9 @@ import time
 from typing import Any
 
 USER = "probebench"
+GROUPS = 25  # templates a line: the leash cuts lines at 8 KiB
+OPENED = ("tcps_connattempt", "udps_connects")
+TOLD = (*OPENED, "tcps_connects", "tcps_conndrops", "tcps_drops", "tcps_sndrexmitpack")
 
 
 def say(event: str, **fields: Any) -> None:
@@ -195,7 +199,11 @@ def numbers(stats: dict[Any, Any]) -> dict[str, Any]:
     return {
         "ports": ports,
         "global": {name: total.get(name, 0) for name in names},
-        "traffic": stats.get("traffic", {}),
+        "traffic": {
+            side: {name: value for name, value in counters.items() if name in TOLD}
+            for side, counters in stats.get("traffic", {}).items()
+            if side in ("client", "server")
+        },
     }
 
 
@@ -204,6 +212,20 @@ def watch(client: Any, every: float) -> None:
     while client.is_traffic_active():
         say("stats", **numbers(client.get_stats()))
         time.sleep(every)
+
+
+def tell_groups(client: Any) -> None:
+    """Tell the flows opened of each template."""
+    names = client.get_tg_names()
+    for begin in range(0, len(names), GROUPS):
+        found = client.get_traffic_tg_stats(names[begin : begin + GROUPS])
+        say(
+            "groups",
+            flows={
+                name: sum(group.get("client", {}).get(key, 0) for key in OPENED)
+                for name, group in found.items()
+            },
+        )
 
 
 def run(job: dict[str, Any]) -> None:
@@ -230,12 +252,9 @@ def run(job: dict[str, Any]) -> None:
         ended = time.monotonic()
         time.sleep(0.6)  # counters are published twice a second
         last = numbers(client.get_stats())
-        groups = {}
         if mode == "ASTF":
-            names = client.get_tg_names()
-            for begin in range(0, len(names), 50):
-                groups.update(client.get_traffic_tg_stats(names[begin : begin + 50]))
-        say("done", ended=ended, groups=groups, **last)
+            tell_groups(client)
+        say("done", ended=ended, **last)
     except Ended:
         client.stop()
         raise

@@ -72,6 +72,7 @@ class TrexInteractive:
         self._schedule: Schedule | None = None
         self._events: dict[str, dict[str, Any]] = {}
         self._peaks: dict[str, float] = {}
+        self._opened: dict[str, int] = {}  # flows, by template
         self._sent = 0
         self._last_growth: float | None = None
         self._heard = 0.0
@@ -118,7 +119,7 @@ class TrexInteractive:
         """See `Generator.start`. The agent waits until the server answers."""
         self.stop()
         self._schedule = schedule
-        self._events, self._peaks, self._said = {}, {}, []
+        self._events, self._peaks, self._opened, self._said = {}, {}, {}, []
         self._sent, self._last_growth = 0, None
         self._heard, self._started_ns = time.monotonic(), time.time_ns()
         longest = schedule.load.duration * 4 + self._options.start_timeout + _SPARE_S
@@ -194,6 +195,8 @@ class TrexInteractive:
             return
         self._heard = time.monotonic()
         self._events[event["event"]] = event
+        if event["event"] == "groups":
+            self._opened.update({name: int(count) for name, count in event["flows"].items()})
         if event["event"] not in ("stats", "done"):
             return
         for name, value in event["global"].items():
