@@ -164,11 +164,11 @@ def test_a_stateful_trial(bench: Bench, corpus: Corpus) -> None:
 def test_many_templates_are_told_whole(bench: Bench, tmp_path: Path) -> None:
     """More than one line of the leash could hold."""
     generator = bench.generator("astf")
-    generator.prepare(many(tmp_path, 120))
-    generator.start(generator.plan(Load("flows", 240, 1.0), 0))
+    generator.prepare(many(tmp_path, 800))
+    generator.start(generator.plan(Load("flows", 1600, 1.0), 0))
     sent = generator.finish()
     generator.stop()
-    assert len(sent.templates) == 120 and set(sent.templates.values()) == {2}
+    assert len(sent.templates) == 800 and set(sent.templates.values()) == {2}
 
 
 @pytest.mark.parametrize(
