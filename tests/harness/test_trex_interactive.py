@@ -17,6 +17,7 @@ from scapy.layers.l2 import Ether
 
 from harness.corpus import describe
 from harness.errors import ConfigError, GeneratorFailed
+from harness.generators.trex._agent import code_of
 from harness.generators.trex.astf import TrexAstf
 from harness.generators.trex.interactive import TrexInteractive
 from harness.generators.trex.stl import IMIX, TrexStl, frame, mix_of
@@ -153,7 +154,7 @@ def test_stl_sends_and_tells(tmp_path: Path) -> None:
     assert "--software" in server[2] and "--astf" not in server[2]
     rig.agent.emit(STARTED, stats("stats", 12.0, (900, 900)))
     assert rig.generator.progress().packets == 1800
-    sent = rig.finish(stats("done", 15.9, (2000, 1999), ended=15.2, groups={}))
+    sent = rig.finish(stats("done", 15.9, (2000, 1999), ended=15.2))
     assert (sent.packets, sent.bytes, sent.flows) == (3999, 3999 * 96, 0)
     assert sent.seconds == pytest.approx(4.2)
     assert sent.extra["queue_full"] == 3 and sent.extra["active_flows_peak"] == 7
@@ -171,22 +172,15 @@ def test_astf_tells_the_flows_of_each_template(tmp_path: Path) -> None:
     assert caps[0]["clients"][0].startswith("10.") and caps[1]["servers"][0].startswith("10.")
     rig.generator.start(plan)
     assert any("--astf" in argv[2] for argv in rig.commands if len(argv) > 2)
-    group = {"client": {"tcps_connattempt": 25, "tcps_connects": 25}, "server": {}}
-    other = {"client": {"tcps_connattempt": 24}}
     traffic = {
         "client": {"tcps_connects": 48, "tcps_drops": 1, "tcps_sndrexmitpack": 2},
         "server": {"tcps_sndrexmitpack": 3},
     }
     sent = rig.finish(
         STARTED,
-        stats(
-            "done",
-            17.0,
-            (500, 480),
-            ended=16.4,
-            groups={one.name: group, two.name: other},
-            traffic=traffic,
-        ),
+        json.dumps({"event": "groups", "flows": {one.name: 25}, "t": 16.9}),
+        json.dumps({"event": "groups", "flows": {two.name: 24}, "t": 16.9}),
+        stats("done", 17.0, (500, 480), ended=16.4, traffic=traffic),
     )
     assert sent.templates == {one.name: 25, two.name: 24} and sent.flows == 49
     assert sent.seconds == 5.0  # within the resolution and the longest flow
@@ -197,7 +191,7 @@ def test_astf_tells_the_flows_of_each_template(tmp_path: Path) -> None:
 def test_astf_that_took_longer_was_stretched(tmp_path: Path) -> None:
     rig = Rig(TrexAstf, tmp_path)
     rig.generator.start(rig.generator.plan(Load("flows", 10, 5), 0))
-    sent = rig.finish(STARTED, stats("done", 30.0, (5, 5), ended=26.0, groups={}))
+    sent = rig.finish(STARTED, stats("done", 30.0, (5, 5), ended=26.0))
     assert 13 < sent.seconds < 14.1
 
 
@@ -219,6 +213,23 @@ def test_the_clients_trouble_is_told(tmp_path: Path, code: str, message: str) ->
     with pytest.raises(GeneratorFailed, match=f"gen: TRex: {code}: {message[:12]}"):
         rig.finish(json.dumps({"event": "error", "code": code, "message": message, "t": 1}))
     assert rig.server.poll() is not None  # ended with it
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("port is already taken by 'alice'", "ports-taken"),
+        ("RPC configuration mismatch - server RPC configuration: 'STL', version", "wrong-mode"),
+        ("Version mismatch: your client version is too new", "version-refused"),
+        ("*** [RPC] - Failed to get server response from tcp://x", "server-gone"),
+        ("*** [RPC] - Failed to send message to server general exception", "server-gone"),
+        ("port(s) [0] have unresolved destination", "resolve-failed"),
+        ("failed to allocate: out of memory", "out-of-memory"),
+        ("something else", "refused"),
+    ],
+)
+def test_the_clients_words_have_codes(text: str, code: str) -> None:
+    assert code_of(text) == code
 
 
 def test_a_server_that_dies_is_named(tmp_path: Path) -> None:

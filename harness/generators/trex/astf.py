@@ -101,7 +101,7 @@ class TrexAstf(TrexInteractive):
         packets = sum(port["opackets"] for port in ports)
         client = done["traffic"].get("client", {})
         server = done["traffic"].get("server", {})
-        opened = {name: _flows_of(group) for name, group in done["groups"].items()}
+        opened = self._opened
         extra = self._extra() | {
             "connections": _sum(client, "tcps_connects", "udps_connects"),
             "connection_drops": _sum(client, "tcps_conndrops", "tcps_drops"),
@@ -125,10 +125,6 @@ class TrexAstf(TrexInteractive):
         assert self._schedule is not None
         duration = self._schedule.load.duration
         return duration + max(0.0, self._seconds - duration - self._flows.longest - 1.0)
-
-
-def _flows_of(group: dict[str, Any]) -> int:
-    return int(_sum(group.get("client", {}), "tcps_connattempt", "udps_connects"))
 
 
 def _sum(counters: dict[str, Any], *names: str) -> float:

@@ -72,6 +72,7 @@ class TrexInteractive:
         self._schedule: Schedule | None = None
         self._events: dict[str, dict[str, Any]] = {}
         self._peaks: dict[str, float] = {}
+        self._opened: dict[str, int] = {}  # flows, by template
         self._sent = 0
         self._last_growth: float | None = None
         self._heard = 0.0
@@ -83,10 +84,11 @@ class TrexInteractive:
     def prepare(self, corpus: Corpus) -> None:
         """See `Generator.prepare`."""
         self.install = require_trex(self._host, self._options)
-        if self.mode.lower() not in self.install.modes:
+        if self.mode.lower() not in self.install.modes and not self._options.client_python:
             raise GeneratorFailed(
                 f"{self._host.name}: {self.install.path} has no client for {self.mode} "
-                "(automation/trex_control_plane/interactive): unpack a whole TRex"
+                "(automation/trex_control_plane/interactive): unpack a whole TRex, or give "
+                "generator.options.client_python, a Python of that host with lbr-trex-client"
             )
         end_ours(self._host, self.install, self._cfg)
         put_text(self._host, "trex.yaml", platform_yaml(self._options, self._spec.interfaces))
@@ -117,7 +119,7 @@ class TrexInteractive:
         """See `Generator.start`. The agent waits until the server answers."""
         self.stop()
         self._schedule = schedule
-        self._events, self._peaks, self._said = {}, {}, []
+        self._events, self._peaks, self._opened, self._said = {}, {}, {}, []
         self._sent, self._last_growth = 0, None
         self._heard, self._started_ns = time.monotonic(), time.time_ns()
         longest = schedule.load.duration * 4 + self._options.start_timeout + _SPARE_S
@@ -193,6 +195,8 @@ class TrexInteractive:
             return
         self._heard = time.monotonic()
         self._events[event["event"]] = event
+        if event["event"] == "groups":
+            self._opened.update({name: int(count) for name, count in event["flows"].items()})
         if event["event"] not in ("stats", "done"):
             return
         for name, value in event["global"].items():
@@ -239,7 +243,9 @@ class TrexInteractive:
         server, self._server = self._server, None
         try:
             if agent is not None and agent.poll() is None:
-                agent.stop(_STOP_GRACE_S)
+                # Without a server its client would only wait for an answer.
+                alive = server is not None and server.poll() is None
+                agent.stop(_STOP_GRACE_S if alive else 0.5)
         finally:
             if server is not None and server.poll() is None:
                 server.stop(_STOP_GRACE_S)
