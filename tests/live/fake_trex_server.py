@@ -7,7 +7,7 @@ which the client fetches with `get_async_events`. Methods that a server does not
 the real one does (-32601), so that a client that asks for more than is here is seen at once.
 
 Counters follow from what was loaded: streams' rates and frames, templates' rates.
-`FAKE_TREX` in the environment of the server (or the file `behaviour` in its tree) makes it fail.
+The file `behaviour` in its tree makes it fail.
 """
 
 from __future__ import annotations
@@ -99,8 +99,7 @@ class Server:
         self.epoch = 0
         self.moves: list[tuple[float, int]] = []  # ASTF states to come
         self.mult = 0.0
-        self.asked: list[str] = []
-        self.dead = False
+        self.asked: list[str] = []  # the methods; kept in the tree at the end
         if behaviour == "crashed-client":
             for port in self.ports:
                 port.owner, port.session, port.handler = "alice", 77, "theirs"
@@ -281,7 +280,8 @@ class Server:
         )  # fmt: skip
         full = 5 if self.behaviour == "full" and any(p.packets for p in self.ports) else 0
         return {
-            **dict.fromkeys(names, 0), "m_total_queue_full": full, "m_cpu_util": 12.5,
+            **dict.fromkeys(names, 0), "m_total_queue_full": full, "m_total_alloc_error": full * 2,
+            "m_cpu_util": 12.5,
             "m_active_flows": active,
         }  # fmt: skip
 
@@ -310,8 +310,9 @@ class Server:
         mine = params["session_id"]
         for port in ports:
             if port.owner and port.session != mine and not params["force"]:
-                what = "context" if self.mode == "ASTF" else "port"
-                raise RpcError(f"{what} is already taken by '{port.owner}'")
+                if self.mode == "ASTF":  # src/stx/astf/trex_astf.cpp
+                    raise RpcError("context is already taken (use 'force' argument to override)")
+                raise RpcError(f"port is already taken by '{port.owner}'")
             port.owner, port.session, port.handler = params["user"], mine, f"h{mine}"
         if self.mode == "STL":
             return f"h{mine}"
@@ -523,7 +524,7 @@ def serve(server: Server, rpc_port: int, publish_port: int) -> None:
     poller = zmq.Poller()
     poller.register(rpc, zmq.POLLIN)
     heartbeat = 0.0
-    while not server.dead:
+    while True:
         ready = poller.poll(20)
         now = time.monotonic()
         server.tick(now)
@@ -569,13 +570,18 @@ def main() -> None:
     parser.add_argument("--cfg", type=Path)
     options, _ = parser.parse_known_args()
     behaviour = Path("behaviour").read_text().strip()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(255))
     if behaviour == "no-arp":
         print("Failed resolving dest MAC for default gateway:2.2.2.2 on port 0", flush=True)
         raise SystemExit(1)
     (cfg,) = yaml.safe_load(options.cfg.read_text())
     mode = "ASTF" if options.astf != (behaviour == "other-mode") else "STL"
     server = Server(mode, behaviour)
+
+    def end(*_: object) -> None:
+        Path("asked.json").write_text(json.dumps(server.asked))
+        sys.exit(255)
+
+    signal.signal(signal.SIGTERM, end)
     serve(server, cfg["zmq_rpc_port"], cfg["zmq_pub_port"])
 
 

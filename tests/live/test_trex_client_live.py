@@ -171,6 +171,17 @@ def test_many_templates_are_told_whole(bench: Bench, tmp_path: Path) -> None:
     assert len(sent.templates) == 800 and set(sent.templates.values()) == {2}
 
 
+@pytest.mark.parametrize("kind", ["stl", "astf"])
+def test_troubles_of_the_generator_itself_are_told(bench: Bench, corpus: Corpus, kind: str) -> None:
+    generator = bench.generator(kind, "full")
+    generator.prepare(corpus)
+    axis: Any = "pps" if kind == "stl" else "flows"
+    generator.start(generator.plan(Load(axis, 200, 1.0), 0))
+    extra = generator.finish().extra
+    generator.stop()
+    assert (extra["queue_full"], extra["alloc_error"]) == (5, 10)
+
+
 @pytest.mark.parametrize(
     ("kind", "behaviour", "message"),
     [
@@ -218,6 +229,10 @@ def test_stopped_in_mid_trial(bench: Bench, corpus: Corpus) -> None:
     generator.stop()
     generator.stop()
     assert not bench.servers()
+    # Traffic was ended and the ports given back before the server was told to go.
+    asked = json.loads((bench.path / "trex/asked.json").read_text())
+    begun = asked.index("start_traffic")
+    assert asked[begun:].count("stop_traffic") >= 2 and asked[begun:].count("release") >= 2
 
 
 def test_the_profile_compiles_without_a_server(client: str, corpus: Corpus, tmp_path: Path) -> None:

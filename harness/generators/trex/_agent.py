@@ -195,7 +195,10 @@ def numbers(stats: dict[Any, Any]) -> dict[str, Any]:
         if isinstance(key, int)
     }
     total = stats.get("global", {})
-    names = ("queue_full", "cpu_util", "tx_cps", "active_flows", "open_flows", "rx_drop_bps")
+    names = (
+        "queue_full", "total_alloc_error", "cpu_util", "tx_cps", "active_flows", "open_flows",
+        "rx_drop_bps",
+    )  # fmt: skip
     return {
         "ports": ports,
         "global": {name: total.get(name, 0) for name in names},

@@ -229,6 +229,7 @@ class TrexInteractive:
         }
         return {
             "queue_full": self._peaks.get("queue_full", 0.0),
+            "alloc_error": self._peaks.get("total_alloc_error", 0.0),
             "active_flows_peak": self._peaks.get("active_flows", 0.0),
             "cpu_percent_peak": self._peaks.get("cpu_util", 0.0),
             "received_packets": total["ipackets"],
