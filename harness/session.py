@@ -30,6 +30,7 @@ from lab.facts import facts
 from lab.guards import check_transmit
 from lab.host import Host
 from lab.inventory import Inventory
+from lab.pci import pci_address
 from pcap_tools.plan import AddressPlan, invert_many
 
 __all__ = ["Session", "open_session", "run_name"]
@@ -126,7 +127,9 @@ def open_session(
         rig = Rig(
             generator=generator,
             sensor=sensor,
-            transmit=tuple(Port(source, interface) for interface in spec.interfaces),
+            transmit=tuple(
+                Port(source, name) for name in spec.interfaces if pci_address(name) is None
+            ),
             receive=None if listens is None else Port(target, listens),
             reference=reference,
             invert=lambda addresses: invert_many(plan, addresses),
