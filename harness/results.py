@@ -78,6 +78,9 @@ class Trial:
         """An asked rate times what of it was really sent in the time it really took."""
         if self.sent is None or not self.sent.seconds or not self.schedule.packets:
             return None
+        if self.schedule.settings.get("packets_are_estimates"):  # flows are what was asked
+            share = self.sent.flows / self.schedule.flows
+            return asked * share * self.schedule.seconds / self.sent.seconds
         share = self.sent.packets / self.schedule.packets
         return asked * share * self.schedule.seconds / self.sent.seconds
 

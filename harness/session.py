@@ -27,10 +27,9 @@ from harness.sensors.registry import make_sensor
 from harness.trial import Port, Rig, stop_quietly
 from lab.connect import connect_lab
 from lab.facts import facts
-from lab.guards import check_transmit
+from lab.guards import check_transmit, is_pci
 from lab.host import Host
 from lab.inventory import Inventory
-from lab.pci import pci_address
 from pcap_tools.plan import AddressPlan, invert_many
 
 __all__ = ["Session", "open_session", "run_name"]
@@ -127,9 +126,7 @@ def open_session(
         rig = Rig(
             generator=generator,
             sensor=sensor,
-            transmit=tuple(
-                Port(source, name) for name in spec.interfaces if pci_address(name) is None
-            ),
+            transmit=tuple(Port(source, name) for name in spec.interfaces if not is_pci(name)),
             receive=None if listens is None else Port(target, listens),
             reference=reference,
             invert=lambda addresses: invert_many(plan, addresses),

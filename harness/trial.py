@@ -209,9 +209,11 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
     return trial
 
 
-def _score(rig: Rig, source: Generator, trial: Trial) -> Detection:
+def _score(rig: Rig, source: Generator, trial: Trial) -> Detection | None:
     schedule = trial.schedule
     if source.identity == "template" and trial.sent is not None:
+        if not source.templates:
+            return None  # its packets carry nothing to detect
         return score_templates(
             rig.sensor.alerts(), rig.reference, source.templates, trial.sent.templates
         )

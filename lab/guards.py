@@ -20,7 +20,7 @@ from lab.host import Host
 from lab.inventory import HostSpec
 from lab.pci import PCI_SCRIPT, PciDevices, pci_address, read_pci
 
-__all__ = ["check_transmit"]
+__all__ = ["check_transmit", "is_pci"]
 
 # One round trip. Each part says its name first and its exit status last, so that a part which
 # failed is never taken for an empty answer.
@@ -90,7 +90,7 @@ def check_transmit(
             f"only, write test = true under hosts.{host.name}.interfaces.{interface}"
         )
     address = pci_address(interface)
-    if address is None:
+    if address is None:  # an interface of the kernel
         check_name(host.name, interface)
         network = _read(host)
         _check_link(where, network, interface, allow_loopback)
@@ -100,6 +100,11 @@ def check_transmit(
     for name in network.pci.interfaces.get(address, ()):
         _check_carried(f"{where} ({name})", network, name)
     _check_taken(where, network.pci, address)
+
+
+def is_pci(interface: str) -> bool:
+    """Whether an inventory names a port by its PCI address, as DPDK does: "0000:03:00.0"."""
+    return pci_address(interface) is not None
 
 
 def _check_link(where: str, network: _Network, interface: str, allow_loopback: bool) -> None:

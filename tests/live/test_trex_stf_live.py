@@ -267,3 +267,36 @@ def test_the_tap_shows_what_either_port_sends(lab: Path, corpus: Path, tmp_path:
         with open_capture([tmp_path / f"{number}.pcap"]) as capture:
             found.append(sum(len(batch) for batch in capture.batches()))
     assert found == [2 * packets, packets, packets]
+
+
+@pytest.mark.skipif(not REAL, reason="PROBEBENCH_TREX=DIR names no TRex to try")
+@pytest.mark.parametrize(
+    ("driver", "load"),
+    [
+        ("trex-stl", 'axis = "pps"\nvalues = [1000, 4000]'),
+        ("trex-stl", 'axis = "bps"\nvalues = [2e6]'),
+        ("trex-astf", 'axis = "flows"\nvalues = [40, 120]'),
+    ],
+)
+def test_interactive_modes_on_a_real_trex(
+    lab: Path, corpus: Path, tmp_path: Path, driver: str, load: str
+) -> None:
+    profile = tmp_path / "interactive.toml"
+    profile.write_text(f'name = "i"\ngenerator = "{driver}"\n[load]\n{load}\nduration = 4\n')
+    where = inventory(lab, tmp_path, Path(REAL or ""))
+    run = tmp_path / "run"
+    good("sweep", profile, "--lab", where, "--corpus", corpus, "-o", run)
+    for trial in trials(run):
+        assert trial["failure"] is None
+        sent, ledger, detection = trial["sent"], trial["ledger"], trial["detection"]
+        # TRex clears its counters while it runs: a packet or two are on the wire before.
+        assert abs(sent["packets"] - sent["wire_packets"]) <= 4
+        assert abs(ledger["unexplained"]) <= 4
+        if driver == "trex-stl":
+            assert detection is None
+            assert abs(sent["packets"] - trial["schedule"]["packets"]) <= 4 + 6
+        else:
+            assert sent["flows"] == sum(sent["templates"].values())
+            assert detection["scored_by"] == "template" and detection["unmapped"] == 0
+            assert detection["due"] == detection["detected"] or ledger["kernel"]
+    good("report", run)

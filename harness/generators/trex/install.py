@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 
 from harness.errors import GeneratorFailed
 from harness.generators.trex.options import TrexOptions
 from lab.host import Host
 
-__all__ = ["TrexInstall", "find_trex", "require_trex"]
+__all__ = ["TrexInstall", "end_ours", "find_trex", "require_trex"]
 
 # One round trip. What is not there prints nothing.
 _LOOK = r"""
@@ -88,6 +89,23 @@ def require_trex(host: Host, options: TrexOptions) -> TrexInstall:
     if found.missing:
         raise GeneratorFailed(f"{host.name}: TRex cannot run: {'; '.join(found.missing)}")
     return found
+
+
+def end_ours(host: Host, found: TrexInstall, cfg: str) -> None:
+    """End servers of an earlier run of ours: those with our configuration file `cfg`."""
+    ours = [pid for pid, command in found.processes if cfg in command.split()]
+    for number in ("TERM", "KILL"):
+        if not ours:
+            return
+        host.run(["kill", f"-{number}", *map(str, ours)], check=False, sudo=True)
+        end = time.monotonic() + 5
+        while ours and time.monotonic() < end:
+            time.sleep(0.2)
+            ours = [
+                pid
+                for pid in ours
+                if host.run(["test", "-e", f"/proc/{pid}"], check=False).returncode == 0
+            ]
 
 
 def _missing(facts: dict[str, str], options: TrexOptions) -> list[str]:

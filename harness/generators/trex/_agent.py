@@ -1,0 +1,239 @@
+"""What runs on TRex's host beside the server: drives it with the client of its own tree.
+
+It is shipped as a file and run by that host's Python, so it imports nothing of this project. It
+reads its job from a JSON file, its one argument, and prints JSON lines; TERM stops the traffic and
+gives the ports back.
+
+  {"do": "ready", …}   wait until the server of the wanted mode answers
+  {"do": "stl", "streams": […], "duration": s, …}
+  {"do": "astf", "caps": […], "duration": s, …}
+
+Common keys: tree (TRex's directory), mode ("STL" or "ASTF"), rpc, publish (ports), patience (s).
+Events: ready, started, stats, done, error. An error has a code: client-missing, version-refused,
+wrong-mode, server-gone, ports-taken, refused.
+"""
+
+# ruff: noqa: PTH118, PTH123 - as small as can be
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+USER = "probebench"
+
+
+def say(event: str, **fields: Any) -> None:
+    sys.stdout.write(json.dumps(dict(fields, event=event, t=time.monotonic())) + "\n")
+    sys.stdout.flush()
+
+
+def give_up(code: str, message: Any) -> None:
+    text = " ".join(str(message).split())
+    say("error", code=code, message=text[:400])
+    raise SystemExit(1)
+
+
+class Ended(Exception):
+    """TERM came."""
+
+
+def on_term(number: int, frame: Any) -> None:
+    raise Ended
+
+
+def client_of(job: dict[str, Any]) -> tuple[Any, Any]:
+    """(module of the API, an unconnected client) for the wanted mode."""
+    sys.path.insert(0, os.path.join(job["tree"], "automation/trex_control_plane/interactive"))
+    try:
+        if job["mode"] == "STL":
+            import trex.stl.api as api  # type: ignore[import-not-found]
+
+            make = api.STLClient
+        else:
+            import trex.astf.api as api  # type: ignore[import-not-found]
+
+            make = api.ASTFClient
+    except ImportError as error:
+        give_up("client-missing", error)
+    client = make(
+        username=USER,
+        server="127.0.0.1",
+        sync_port=job["rpc"],
+        async_port=job["publish"],
+        verbose_level="none",
+    )
+    return api, client
+
+
+def code_of(message: str) -> str:
+    """Which kind of trouble a server's words are."""
+    low = message.lower()
+    if "version" in low or "api_h" in low:
+        return "version-refused"
+    if "mismatch" in low:
+        return "wrong-mode"
+    if "taken" in low or "owned" in low or "acquire" in low:
+        return "ports-taken"
+    if "connect" in low or "timeout" in low or "response" in low or "lost" in low:
+        return "server-gone"
+    return "refused"
+
+
+def connect(job: dict[str, Any]) -> tuple[Any, Any]:
+    """A connected client; waits for a server that is still starting."""
+    end = time.monotonic() + job["patience"]
+    while True:
+        api, client = client_of(job)
+        try:
+            client.connect()
+            return api, client
+        except Exception as error:
+            code = code_of(str(error))
+            if code in ("version-refused", "wrong-mode") or time.monotonic() > end:
+                give_up(code, error)
+        time.sleep(0.2)
+
+
+def own(client: Any, mode: str) -> None:
+    """Take ports and context over, also from a client that died, and clear them."""
+    if mode == "STL":
+        client.acquire(force=True)
+    client.reset()
+
+
+def streams_of(api: Any, job: dict[str, Any]) -> dict[int, list[Any]]:
+    """Streams by port: frames of one size each, addresses and ports changed by the field engine."""
+    found: dict[int, list[Any]] = {}
+    for one in job["streams"]:
+        ours, theirs = (26, 30) if one["port"] == 0 else (30, 26)
+        near = 34 if one["port"] == 0 else 36
+        (low, high), (bottom, top) = one["clients"], one["servers"]
+        engine = api.STLScVmRaw(
+            [
+                api.STLVmTupleGen(
+                    name="client", ip_min=low, ip_max=high, port_min=1025, port_max=65535,
+                    limit_flows=one["flows"],
+                ),
+                api.STLVmFlowVar("server", min_value=bottom, max_value=top, size=4, op="inc"),
+                api.STLVmWrFlowVar(fv_name="client.ip", pkt_offset=ours),
+                api.STLVmWrFlowVar(fv_name="server", pkt_offset=theirs),
+                api.STLVmWrFlowVar(fv_name="client.port", pkt_offset=near),
+                api.STLVmFixIpv4(offset=14),
+            ]
+        )  # fmt: skip
+        packet = api.STLPktBuilder(pkt_buffer=bytes.fromhex(one["frame"]), vm=engine)
+        stream = api.STLStream(packet=packet, mode=api.STLTXCont(pps=one["pps"]))
+        found.setdefault(one["port"], []).append(stream)
+    return found
+
+
+def profile_of(api: Any, job: dict[str, Any]) -> Any:
+    """A template a file: its own pools, and a server that is told by port and address range."""
+    caps = []
+    default = None
+    for cap in job["caps"]:
+        pools = api.ASTFIPGen(
+            glob=api.ASTFIPGenGlobal(ip_offset="1.0.0.0"),
+            dist_client=api.ASTFIPGenDist(ip_range=cap["clients"], distribution="rand"),
+            dist_server=api.ASTFIPGenDist(ip_range=cap["servers"], distribution="rand"),
+        )
+        default = default or pools
+        rule = api.ASTFAssociationRule(
+            port=cap["port"], ip_start=cap["servers"][0], ip_end=cap["servers"][1]
+        )
+        caps.append(
+            api.ASTFCapInfo(
+                file=cap["file"],
+                cps=cap["cps"],
+                ip_gen=pools,
+                assoc=api.ASTFAssociation(rules=rule),
+                tg_name=cap["name"],
+            )
+        )
+    return api.ASTFProfile(default_ip_gen=default, cap_list=caps)
+
+
+def numbers(stats: dict[Any, Any]) -> dict[str, Any]:
+    """What of get_stats() is passed on; absent means zero."""
+    ports = {
+        str(key): {
+            name: value.get(name, 0)
+            for name in ("opackets", "obytes", "ipackets", "ibytes", "ierrors", "oerrors")
+        }
+        for key, value in stats.items()
+        if isinstance(key, int)
+    }
+    total = stats.get("global", {})
+    names = ("queue_full", "cpu_util", "tx_cps", "active_flows", "open_flows", "rx_drop_bps")
+    return {
+        "ports": ports,
+        "global": {name: total.get(name, 0) for name in names},
+        "traffic": stats.get("traffic", {}),
+    }
+
+
+def watch(client: Any, every: float) -> None:
+    """Tell the counters until the traffic has ended."""
+    while client.is_traffic_active():
+        say("stats", **numbers(client.get_stats()))
+        time.sleep(every)
+
+
+def run(job: dict[str, Any]) -> None:
+    api, client = connect(job)
+    mode = job["mode"]
+    say("ready", version=client.get_server_version().get("version", ""))
+    if job["do"] == "ready":
+        client.disconnect()
+        return
+    try:
+        own(client, mode)
+        if mode == "STL":
+            for port, streams in streams_of(api, job).items():
+                client.add_streams(streams, ports=[port])
+            client.clear_stats()
+            ports = sorted({one["port"] for one in job["streams"]})
+            client.start(ports=ports, duration=job["duration"], force=True)
+        else:
+            client.load_profile(profile_of(api, job))
+            client.clear_stats()
+            client.start(mult=1, duration=job["duration"])
+        say("started")
+        watch(client, job["every"])
+        ended = time.monotonic()
+        time.sleep(0.6)  # counters are published twice a second
+        last = numbers(client.get_stats())
+        groups = {}
+        if mode == "ASTF":
+            names = client.get_tg_names()
+            for begin in range(0, len(names), 50):
+                groups.update(client.get_traffic_tg_stats(names[begin : begin + 50]))
+        say("done", ended=ended, groups=groups, **last)
+    except Ended:
+        client.stop()
+        raise
+    except Exception as error:
+        give_up(code_of(str(error)), error)
+    finally:
+        try:
+            client.disconnect(stop_traffic=True, release_ports=True)
+        except Exception as error:
+            sys.stderr.write(str(error) + "\n")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, on_term)
+    try:
+        with open(sys.argv[1]) as job:
+            given = json.load(job)
+        run(given)
+    except (Ended, BrokenPipeError, KeyboardInterrupt):
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
