@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.generators.trex.install import find_trex
 from harness.generators.trex.options import read_options
+from harness.generators.trex.platform_file import check_ports
 from lab.connect import connect_lab
 from lab.errors import ConnectionLost, LabError
 from lab.facts import missing_tools
@@ -76,6 +77,10 @@ def _trex(host: Host, inventory: Inventory) -> Iterator[Line]:
     options = read_options(inventory.generator.options)
     found = find_trex(host, options)
     where = host.name
+    try:
+        check_ports(options, inventory.generator.interfaces)
+    except ConfigError as error:
+        yield Line(where, "trex", "problem", str(error))
     for text in found.missing:
         yield Line(where, "trex", "problem", text)
     if not found.version:

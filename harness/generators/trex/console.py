@@ -22,12 +22,13 @@ _PANEL = re.compile(
 )
 _PORTS = re.compile(r"^ +(opackets|obytes|ipackets|ibytes|ierrors|oerrors) ((?:\| +\d+ )+)")
 _ENDED = re.compile(r"TRex is shutting down - cause: '([^']*)'")
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Setup)(?::|$)")
 _SCALE = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _FATAL = (
     "Failed resolving dest MAC",
     "ZMQ port is used",
     "You don't have enough physical cores",
-    "Could not find requested",
+    "Could not find",
     "Invalid EAL arguments",
     "ERROR",
     "Error",
@@ -59,6 +60,7 @@ class Console:
     last: float | None = None
     cause: str | None = None
     said: list[str] = field(default_factory=list)
+    _traceback: bool = False
 
     def feed(self, line: str, now: float | None = None) -> None:
         """Take in one line; `now` is when it came (default: now)."""
@@ -74,8 +76,17 @@ class Console:
                 value = float(number) * _SCALE[unit]
                 self.panel[name] = value
                 self.peaks[name] = max(value, self.peaks.get(name, value))
-        elif line.strip():
+        elif line.strip() and not self._of_traceback(line.strip()):
             self.said = [*self.said[-39:], line.strip()]
+
+    def _of_traceback(self, line: str) -> bool:
+        """Python's tracebacks are left aside: TRex's scripts print one on a host without `lspci`,
+        and go on."""
+        if line.startswith(("Traceback (most recent call last)", "During handling of the above")):
+            self._traceback = True
+            return True
+        inside, self._traceback = self._traceback, self._traceback and not _RAISED.match(line)
+        return inside
 
     def _ports(self, name: str, total: int, now: float | None) -> None:
         """A line of the panel's table of ports: the sum over them."""
@@ -98,8 +109,12 @@ class Console:
 
 
 def cause_of_failure(lines: list[str]) -> str:
-    """The line that says why TRex did not run: the first of the known ones, or else the last."""
-    for line in lines:
+    """The line that says why TRex did not run: the first of the known ones, or else the last.
+
+    A line that ends with a colon, or is followed by a cause, has its reason behind it.
+    """
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
         if any(word in line for word in _FATAL) and "latency-any-error" not in line:
-            return line
+            more = line.endswith(":") or after.startswith("Cause:")
+            return f"{line} {after}".rstrip() if more else line
     return lines[-1] if lines else "no message"

@@ -12,7 +12,7 @@ from harness.errors import ConfigError
 from harness.generators.trex.options import TrexOptions
 from lab.pci import pci_address
 
-__all__ = ["platform_yaml"]
+__all__ = ["check_ports", "platform_yaml"]
 
 
 def platform_yaml(options: TrexOptions, interfaces: Sequence[str]) -> str:
@@ -20,8 +20,7 @@ def platform_yaml(options: TrexOptions, interfaces: Sequence[str]) -> str:
 
     Raises ConfigError for a port that the mode cannot drive.
     """
-    for name in interfaces:
-        _check_port(options, name)
+    check_ports(options, interfaces)
     lines = [
         "- version: 2",
         f"  port_limit: {len(interfaces)}",
@@ -43,16 +42,20 @@ def platform_yaml(options: TrexOptions, interfaces: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_port(options: TrexOptions, name: str) -> None:
-    """TRex drives what has a colon by PCI address, and anything else through AF_PACKET."""
-    taken = pci_address(name) is not None
-    if options.software and taken:
-        raise ConfigError(
-            f"inventory: generator.interface {name!r} is a PCI address, which software = true "
-            "cannot drive: name kernel interfaces, or set generator.options.software = false"
-        )
-    if not options.software and not taken:
-        raise ConfigError(
-            f"inventory: generator.interface {name!r} is a kernel interface: name the port by PCI "
-            'address ("0000:03:00.0"), or set generator.options.software = true'
-        )
+def check_ports(options: TrexOptions, interfaces: Sequence[str]) -> None:
+    """TRex drives what has a colon by PCI address, and anything else through AF_PACKET.
+
+    Raises ConfigError for a port that the mode cannot drive.
+    """
+    for name in interfaces:
+        taken = pci_address(name) is not None
+        if options.software and taken:
+            raise ConfigError(
+                f"inventory: generator.interface {name!r} is a PCI address, which software = true "
+                "cannot drive: name kernel interfaces, or set generator.options.software = false"
+            )
+        if not options.software and not taken:
+            raise ConfigError(
+                f"inventory: generator.interface {name!r} is a kernel interface: name the port by "
+                'PCI address ("0000:03:00.0"), or set generator.options.software = true'
+            )

@@ -166,7 +166,8 @@ class TrexStf:
         options = self._options
         argv = [
             *(["taskset", "-c", self._spec.cpus] if self._spec.cpus else []),
-            *["./t-rex-64", "-f", traffic, "--cfg", self._cfg],
+            # Into a pipe it writes 4 KiB at a time: panels would come in lumps, seconds late.
+            *["stdbuf", "-oL", "./t-rex-64", "-f", traffic, "--cfg", self._cfg],
             *["-m", f"{schedule.settings['multiplier']:.9g}", "-d", f"{schedule.load.duration:g}"],
             *["-c", str(options.cores), "--no-key", "--iom", "1"],
         ]
