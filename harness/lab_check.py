@@ -18,7 +18,7 @@ from lab.guards import check_transmit
 from lab.host import Host
 from lab.inventory import Inventory
 
-__all__ = ["Line", "check_lab"]
+__all__ = ["Line", "check_lab", "readiness"]
 
 Level = Literal["ok", "info", "problem"]
 _TOOLS = {"tcpreplay": ("tcpreplay",), "suricata": ("suricata",)}
@@ -37,10 +37,11 @@ class Line:
 def check_lab(inventory: Inventory) -> list[Line]:
     """Connect to every host and look. Raises ConnectError, HostKeyError, AuthError, ConfigError."""
     with connect_lab(inventory) as hosts:
-        return list(_lines(inventory, hosts))
+        return list(readiness(inventory, hosts))
 
 
-def _lines(inventory: Inventory, hosts: dict[str, Host]) -> Iterator[Line]:
+def readiness(inventory: Inventory, hosts: dict[str, Host]) -> Iterator[Line]:
+    """The same on hosts that are connected. Raises ConnectionLost, ConfigError."""
     for name, host in hosts.items():
         absent = missing_tools(host, ("ip", "ss", *_needed(inventory, name)))
         if absent:

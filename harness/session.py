@@ -18,7 +18,9 @@ import harness
 from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
+from harness.host_sampler import SampledHost
 from harness.model import Corpus, Reference
+from harness.preflight import RunPreflight
 from harness.profile import Profile
 from harness.progress import Progress
 from harness.reference import reference_for, rehearse
@@ -97,6 +99,9 @@ def open_session(
                 f"profile {profile.name}: generator {generator.name} cannot set the axis "
                 f"{profile.load.axis!r}; it can set {', '.join(generator.axes)}"
             )
+        # Begun before anything of ours runs there, ended when the rest is ready: the link is
+        # watched while nothing is sent.
+        preflight = RunPreflight(inventory, hosts, profile, corpus, progress)
         progress.say("sensor: checking that it runs and that its rules load")
         sensor.check()
         progress.say("corpus: to the generator host, by digest")
@@ -122,6 +127,7 @@ def open_session(
             extra={"command": list(command)} if command else {},
         )
         run.write_info(info)
+        preflight.finish(run.path)
         plan.save(run.path / "plan.json")
         rig = Rig(
             generator=generator,
@@ -134,6 +140,7 @@ def open_session(
             progress=progress,
             settle_timeout=profile.settle_timeout,
             co_located=_boot_id(source) == _boot_id(target),
+            watch=SampledHost(target, listens, run.path),
         )
         yield Session(rig, corpus, plan, run, info, inventory)
 

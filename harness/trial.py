@@ -176,7 +176,7 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
     sensor.prepare()
     before = sensor.snapshot()
     if rig.watch is not None:
-        rig.watch.begin(sensor.footprint())
+        rig.watch.begin(sensor.footprint(), trial.name)
     receive = () if rig.receive is None else (rig.receive,)
     nic0, port0 = _sum(receive), _sum(rig.transmit)
     source.start(trial.schedule)

@@ -37,9 +37,10 @@ def test_the_examples_are_valid(file: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {f.stem for f in EXAMPLES.glob("example-*.toml")} == {
+    assert {f.stem for f in EXAMPLES.glob("example-*.toml")} >= {
         "example-two-hosts",
         "example-jump",
+        "example-trex",
     }
 
 

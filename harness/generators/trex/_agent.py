@@ -13,7 +13,7 @@ Events: ready, started, stats, done, error. An error has a code: client-missing,
 wrong-mode, server-gone, ports-taken, refused.
 """
 
-# ruff: noqa: PTH118, PTH123 - as small as can be
+# ruff: noqa: PTH112, PTH118, PTH123 - as small as can be
 from __future__ import annotations
 
 import json
@@ -45,9 +45,27 @@ def on_term(number: int, frame: Any) -> None:
     raise Ended
 
 
+def find_client(tree: str) -> None:
+    """Make `trex.stl.api` and `trex.astf.api` importable.
+
+    Those of the server's own tree, which always match it, or else of the package lbr-trex-client.
+    """
+    own = os.path.join(tree, "automation/trex_control_plane/interactive")
+    if os.path.isdir(os.path.join(own, "trex")):
+        sys.path.insert(0, own)
+        return
+    try:
+        import lbr_trex_client  # type: ignore[import-not-found]  # noqa: F401 - sets sys.path
+    except ImportError:
+        give_up(
+            "client-missing",
+            tree + " has no Python client; give generator.options.client_python = a Python of that "
+            "host with the package lbr-trex-client",
+        )
+
+
 def client_of(job: dict[str, Any]) -> tuple[Any, Any]:
     """(module of the API, an unconnected client) for the wanted mode."""
-    sys.path.insert(0, os.path.join(job["tree"], "automation/trex_control_plane/interactive"))
     try:
         if job["mode"] == "STL":
             import trex.stl.api as api  # type: ignore[import-not-found]
@@ -85,6 +103,7 @@ def code_of(message: str) -> str:
 
 def connect(job: dict[str, Any]) -> tuple[Any, Any]:
     """A connected client; waits for a server that is still starting."""
+    find_client(job["tree"])
     end = time.monotonic() + job["patience"]
     while True:
         api, client = client_of(job)
