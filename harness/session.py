@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.balancing import predictor
 from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
@@ -140,6 +141,8 @@ def open_session(
             progress=progress,
             settle_timeout=profile.settle_timeout,
             co_located=_boot_id(source) == _boot_id(target),
+            predict=predictor(files.capture, plan),
+            max_frame=corpus.max_frame or None,
             watch=SampledHost(target, listens, run.path),
         )
         yield Session(rig, corpus, plan, run, info, inventory)

@@ -170,6 +170,8 @@ def describe_trial(trial: Trial) -> str:
     text = f"{head}  sent {sent:,}  not analysed {drop}"
     if (found := trial.detection) is not None:
         text += f"  detected {found.detected:,}/{found.due:,} ({100 * found.rate:.2f} %)"
+    if trial.bottleneck is not None:
+        text += f"  bottleneck: {trial.bottleneck.sentence}"
     marks = [g.code for g in trial.gates if g.severity != "info"]
     return text + (f"  [{', '.join(marks)}]" if marks else "")
 

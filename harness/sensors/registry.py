@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from harness.errors import ConfigError
 from harness.sensors.base import Sensor
-from harness.sensors.suricata import SuricataSensor
+from harness.sensors.suricata_life import make_suricata
 from lab.host import Host
 from lab.inventory import SensorSpec
 
 __all__ = ["DRIVERS", "make_sensor"]
 
 DRIVERS: dict[str, Callable[[Host, SensorSpec], Sensor]] = {
-    "suricata": SuricataSensor,
+    "suricata": make_suricata,
 }
 
 
