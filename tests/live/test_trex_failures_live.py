@@ -53,26 +53,10 @@ def generator(
     finally:
         driver.stop()
         host.close()
-    left = running(lab)
+    left = stf.running(lab)
     for pid in left.values():
         os.kill(pid, signal.SIGKILL)
     assert not left
-
-
-def running(lab: Path) -> dict[str, int]:
-    """Pids of what is TRex's in the generator's namespace, by program."""
-    space = layout(load_inventory(lab).name).namespaces.generator
-    found = {}
-    for pid in net.run(["ip", "netns", "pids", space]).stdout.split():
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for word in words[:2]:  # of a script, the second word
-            name = Path(word).name
-            if name in ("t-rex-64", "_t-rex-64", "tcpreplay"):
-                found[name] = int(pid)
-    return found
 
 
 def begun(generator: TrexStf, lab: Path) -> dict[str, int]:
@@ -82,7 +66,7 @@ def begun(generator: TrexStf, lab: Path) -> dict[str, int]:
     while not generator.progress().packets:
         assert time.monotonic() < end
         time.sleep(0.1)
-    return running(lab)
+    return stf.running(lab)
 
 
 def test_killed_in_mid_trial(generator: TrexStf, lab: Path) -> None:
