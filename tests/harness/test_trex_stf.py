@@ -142,8 +142,15 @@ def test_the_platform_file() -> None:
         {"ip": "2.2.2.2", "default_gw": "1.1.1.1"},
     ]
     macs = {**OPTIONS, "dest_macs": ["02:00:00:00:00:01", "02:00:00:00:00:02"]}
-    (tapped,) = yaml.safe_load(platform_yaml(read_options(macs), ("0000:03:00.0", "0000:03:00.1")))
+    ports = ("0000:03:00.0", "0000:03:00.1")
+    hard = read_options({**macs, "software": False})
+    (tapped,) = yaml.safe_load(platform_yaml(hard, ports))
+    assert tapped["interfaces"] == list(ports)
     assert tapped["port_info"][1] == {"dest_mac": "02:00:00:00:00:02"}
+    with pytest.raises(ConfigError, match="is a PCI address, which software = true cannot drive"):
+        platform_yaml(read_options(macs), ports)
+    with pytest.raises(ConfigError, match="'la1' is a kernel interface: name the port by PCI"):
+        platform_yaml(hard, (ports[0], "la1"))
 
 
 @settings(max_examples=60, deadline=None)

@@ -44,6 +44,7 @@ def answer(**parts: Any) -> Callable[[Call], Reply]:
         "session": "",
         "route": "",
         "ssh": "",
+        "pci": "",
         **parts,
     }
     text = ""
@@ -168,36 +169,3 @@ def test_this_machine_s_own_default_route() -> None:
     name = routes[0]["dev"]
     with pytest.raises(GuardError, match="default route"):
         check_transmit(LocalHost("here", spec(name)), spec(name), name)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "message"),
-    [
-        ("eth0\n", r"0000:03:00\.0 \(eth0\) carries the IPv4 default route"),
-        (None, r"0000:03:00\.0 is no PCI device there"),
-    ],
-)
-def test_a_port_by_its_pci_address(kernel: str | None, message: str) -> None:
-    inet = [{"dst": "default", "dev": "eth0"}]
-    with pytest.raises(GuardError, match=message):
-        check_transmit(_with_pci(kernel, inet=inet), spec("0000:03:00.0"), "0000:03:00.0")
-
-
-@pytest.mark.parametrize("kernel", ["", "eth1\n"])
-def test_a_pci_port_that_carries_nothing_is_accepted(kernel: str) -> None:
-    inet = [{"dst": "default", "dev": "eth0"}]
-    check_transmit(_with_pci(kernel, inet=inet), spec("0000:03:00.0"), "0000:03:00.0")
-
-
-def _with_pci(kernel: str | None, **parts: Any) -> FakeHost:
-    """A host whose kernel knows the PCI device under these names; None: there is no such device."""
-    ask = answer(**parts)
-
-    def reply(call: Call) -> Reply:
-        if call.argv[0] == "test":
-            return Reply("", "", 1 if kernel is None else 0)
-        if "virtio" in call.argv[2]:
-            return Reply(kernel or "")
-        return ask(call)
-
-    return FakeHost(reply)

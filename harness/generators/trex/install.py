@@ -25,6 +25,9 @@ say hugepages "$(sed -n 's/^HugePages_Total: *//p' /proc/meminfo)"
 say hugepages_free "$(sed -n 's/^HugePages_Free: *//p' /proc/meminfo)"
 say cores "$(getconf _NPROCESSORS_ONLN)"
 say runtime "$(ls /var/run/dpdk/"$2" 2>/dev/null | wc -l)"
+for port in "$3" "$4"; do
+  ss -Hltn "sport = :$port" 2>/dev/null | grep -q . && say taken "$port"
+done
 for entry in /proc/[0-9]*; do
   command=$(tr '\0' ' ' <"$entry/cmdline" 2>/dev/null) || continue
   set -- $command
@@ -39,7 +42,8 @@ class TrexInstall:
 
     `client` is True when the tree has its own Python client, which always matches its server.
     `leftovers` are runtime files of a run with our prefix (they do not hinder the next). `missing`
-    says what keeps it from running, a line each.
+    says what keeps it from running, a line each. `taken` are those of our ports that something
+    listens on: TRex would refuse to start. A TRex with other ports and another prefix may run.
     """
 
     path: str
@@ -52,11 +56,13 @@ class TrexInstall:
     processes: tuple[tuple[int, str], ...]
     leftovers: int
     missing: tuple[str, ...]
+    taken: tuple[int, ...] = ()
 
 
 def find_trex(host: Host, options: TrexOptions) -> TrexInstall:
     """Look at the TRex at `options.path` on a host. Raises ConnectionLost, CommandTimeout."""
-    done = host.run(["sh", "-c", _LOOK, "sh", options.path, options.prefix], check=False)
+    asked = (options.path, options.prefix, str(options.publish_port), str(options.rpc_port))
+    done = host.run(["sh", "-c", _LOOK, "sh", *asked], check=False)
     if done.returncode == 9:
         gone = f"{options.path} is not a directory there; correct generator.options.path"
         return TrexInstall(options.path, "", (), False, 0, 0, 0, (), 0, (gone,))
@@ -80,6 +86,7 @@ def find_trex(host: Host, options: TrexOptions) -> TrexInstall:
         processes=tuple(processes),
         leftovers=_number(facts.get("runtime")),
         missing=tuple(_missing(facts, options)),
+        taken=tuple(_number(value) for key, _, value in pairs if key == "taken"),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from harness.errors import ConfigError, GeneratorFailed
 from harness.generators.axes import AXES
 from harness.generators.base import Progress
-from harness.generators.trex.console import cause_of_failure
+from harness.generators.trex.console import Said
 from harness.generators.trex.install import TrexInstall, end_ours, require_trex
 from harness.generators.trex.options import read_options
 from harness.generators.trex.platform_file import platform_yaml
@@ -76,7 +76,7 @@ class TrexInteractive:
         self._sent = 0
         self._last_growth: float | None = None
         self._heard = 0.0
-        self._said: list[str] = []
+        self._said = Said()
         self._started_ns = 0
 
     # -- before a trial ---------------------------------------------------------------------
@@ -119,7 +119,7 @@ class TrexInteractive:
         """See `Generator.start`. The agent waits until the server answers."""
         self.stop()
         self._schedule = schedule
-        self._events, self._peaks, self._opened, self._said = {}, {}, {}, []
+        self._events, self._peaks, self._opened, self._said = {}, {}, {}, Said()
         self._sent, self._last_growth = 0, None
         self._heard, self._started_ns = time.monotonic(), time.time_ns()
         longest = schedule.load.duration * 4 + self._options.start_timeout + _SPARE_S
@@ -165,8 +165,7 @@ class TrexInteractive:
             raise GeneratorFailed("generator polled before it was started")
         gone, ended = server.poll(), agent.poll()
         for line in server.lines():
-            if line.strip():
-                self._said = [*self._said[-39:], line.strip()]
+            self._said.feed(line)
         for line in agent.lines():
             self._take(line)
         if "done" in self._events:
@@ -174,7 +173,7 @@ class TrexInteractive:
         where = f"{self._host.name}: TRex"
         if gone is not None:
             self.stop()
-            raise GeneratorFailed(f"{where} {_how(gone)}; last: {cause_of_failure(self._said)}")
+            raise GeneratorFailed(f"{where} {_how(gone)}; last: {self._said.why}")
         if error := self._events.get("error"):
             self.stop()
             raise GeneratorFailed(f"{where}: {error['code']}: {error['message']}")

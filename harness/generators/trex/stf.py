@@ -24,7 +24,7 @@ from pathlib import Path
 from harness.errors import ConfigError, GeneratorFailed
 from harness.generators.axes import AXES
 from harness.generators.base import Progress
-from harness.generators.trex.console import Console, cause_of_failure
+from harness.generators.trex.console import Console
 from harness.generators.trex.flows import Flows, prepare_flows, ship_flows
 from harness.generators.trex.install import TrexInstall, end_ours, require_trex
 from harness.generators.trex.interactive import FCS, put_text
@@ -166,7 +166,8 @@ class TrexStf:
         options = self._options
         argv = [
             *(["taskset", "-c", self._spec.cpus] if self._spec.cpus else []),
-            *["./t-rex-64", "-f", traffic, "--cfg", self._cfg],
+            # Into a pipe it writes 4 KiB at a time: panels would come in lumps, seconds late.
+            *["stdbuf", "-oL", "./t-rex-64", "-f", traffic, "--cfg", self._cfg],
             *["-m", f"{schedule.settings['multiplier']:.9g}", "-d", f"{schedule.load.duration:g}"],
             *["-c", str(options.cores), "--no-key", "--iom", "1"],
         ]
@@ -205,13 +206,13 @@ class TrexStf:
         if now - self._heard <= patience:
             return
         self.stop()
-        last = cause_of_failure(self._console.said)
+        last = self._console.said.why
         what = "hangs: it said nothing" if self._console.running else "did not begin to send"
         raise GeneratorFailed(f"{where} {what} for {patience:g} s; last: {last}")
 
     def _judge(self, ended: Exit) -> None:
         where = f"{self._host.name}: TRex"
-        why = cause_of_failure(self._console.said)
+        why = self._console.said.why
         if ended.reason == "deadline":
             raise GeneratorFailed(f"{where} did not end in its time and was stopped")
         if ended.reason in ("stopped", "orphaned"):
