@@ -206,15 +206,16 @@ class Intake:
 
 
 def intake(path: str, kind: str, into: str, interval: float) -> None:
-    ended = []
+    ended: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.append(1))
     source = Intake(path, kind, into)
     due = 0.0
     while True:
-        busy = source.serve(0.1)
+        told = bool(ended)  # before looking: what came until then is still taken in
+        last = not source.serve(0.1) and told
         now = time.monotonic()
-        if now >= due or (ended and not busy):
+        if now >= due or last:
             source.out.flush()
             say(
                 {
@@ -223,11 +224,11 @@ def intake(path: str, kind: str, into: str, interval: float) -> None:
                     "bytes": source.bytes,
                     "torn": source.torn,
                     "cpu": time.process_time(),
-                    "ended": bool(ended and not busy),
+                    "ended": last,
                 }
             )
             due = now + interval
-        if ended and not busy:
+        if last:
             os.unlink(path)
             return
 
