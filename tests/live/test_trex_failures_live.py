@@ -135,6 +135,16 @@ def test_its_port_is_taken(generator: TrexStf, lab: Path) -> None:
         holder.communicate()
 
 
+def test_panels_come_while_it_sends(generator: TrexStf) -> None:
+    """The measured time is that between panels, so they may not come all at the end."""
+    generator.start(generator.plan(Load("flows", 40, 3), 0))
+    sent = generator.finish()
+    console = generator._console
+    assert console.first is not None and console.last is not None
+    assert console.last - console.first > 1.0
+    assert sent.seconds >= 3.0 and 0 < console.sent <= sent.packets
+
+
 def fails(generator: TrexStf, why: str) -> None:
     """A trial that does not begin says why, in one line."""
     generator.start(generator.plan(Load("flows", 40, 3), 0))

@@ -30,6 +30,7 @@ from harness.generators.trex.install import TrexInstall, end_ours, require_trex
 from harness.generators.trex.interactive import FCS, put_text
 from harness.generators.trex.options import read_options
 from harness.generators.trex.platform_file import platform_yaml
+from harness.generators.trex.rounds import flows_of_each
 from harness.generators.trex.stf_profile import traffic_yaml
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 from harness.signals import signal_name
@@ -247,8 +248,8 @@ class TrexStf:
         if console.first is not None and console.last is not None:
             took = console.last - console.first
             seconds += max(0.0, took - seconds - flows.longest - _RESOLUTION_S)
-        # Which template a flow was of, TRex does not tell; all have one rate.
-        each = packets / flows.packets
+        sizes = [template.packets for template in flows.templates]
+        each, exact = flows_of_each(packets, sizes, self._options.cores)
         extra = {
             "flows_opened": float(opened),
             "queue_full": console.peaks.get("Total_queue_full", 0.0),
@@ -256,16 +257,17 @@ class TrexStf:
             "active_flows_peak": console.peaks.get("Active-flows", 0.0),
             "cpu_percent_peak": console.peaks.get("Cpu Utilization", 0.0),
             "time_resolution_s": _RESOLUTION_S,
+            "templates_exact": float(exact),
         }
         return Sent(
             packets=packets,
             bytes=console.summary["Total-tx-bytes"] - FCS * packets,
-            flows=round(each * len(flows.templates)),
+            flows=sum(each),
             seconds=seconds,
             failed=console.summary.get("Total-sw-err", 0),
             started_ns=self._started_ns,
             ended_ns=time.time_ns(),
-            templates={template.name: round(each) for template in flows.templates},
+            templates={t.name: n for t, n in zip(flows.templates, each, strict=True)},
             extra=extra,
         )
 
