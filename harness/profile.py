@@ -12,7 +12,7 @@ from harness.generators.axes import AXES
 from harness.model import Axis
 from lab.tomlfile import first_problem, read_toml
 
-__all__ = ["AutoLoads", "CorpusSpec", "LoadSpec", "Profile", "load_profile"]
+__all__ = ["AutoLoads", "CorpusSpec", "LoadSpec", "Profile", "ReferenceSpec", "load_profile"]
 
 
 class _Strict(BaseModel):
@@ -65,6 +65,19 @@ class CorpusSpec(_Strict):
     key: str | None = None  # default: drawn at random and recorded in run.json
 
 
+class ReferenceSpec(_Strict):
+    """Where it is known from what the sensor raises on the corpus when nothing is lost.
+
+    "offline": Suricata reads the corpus from the file. "live": the sensor itself is sent
+    `iterations` of it at `pps` packets/s, far below its capacity, and what it raises on each counts
+    as due. "none": detection is not scored. "auto" takes the first that the sensor can do.
+    """
+
+    source: Literal["auto", "offline", "live", "none"] = "auto"
+    pps: float = Field(default=1000.0, gt=0)
+    iterations: int = Field(default=3, ge=2, le=100)
+
+
 class Profile(_Strict):
     """One experiment: a load axis, its values, a corpus, and how strict to be."""
 
@@ -74,6 +87,7 @@ class Profile(_Strict):
     generator: str | None = None  # default: the inventory's driver
     load: LoadSpec = LoadSpec()
     corpus: CorpusSpec = CorpusSpec()
+    reference: ReferenceSpec = ReferenceSpec()
     settle_timeout: float = Field(default=20.0, gt=0)
     strict: bool = False
 

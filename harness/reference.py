@@ -1,27 +1,110 @@
-"""The reference of a run: made anew, then rehearsed with fresh addresses at zero load."""
+"""The reference of a run: made anew, then rehearsed with fresh addresses at zero load.
+
+Offline where the sensor can read captures (Suricata); else live, see `reference_live`.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from harness import label
 from harness.corpus import CorpusFiles
 from harness.detection import events
 from harness.errors import ConfigError
+from harness.generators.base import Generator
 from harness.model import Alert, Corpus, DueEvent, Reference
+from harness.profile import Profile
 from harness.progress import Progress
+from harness.reference_live import live_reference, no_reference
+from harness.sensors.base import Sensor
+from harness.sensors.registry import OFFLINE
 from lab.host import Host
-from lab.inventory import SensorSpec
+from lab.inventory import Inventory, SensorSpec
 from pcap_tools.expand import ExpandOptions, expand
 from pcap_tools.plan import AddressPlan, invert_many
 
-__all__ = ["reference_for", "rehearse"]
+__all__ = ["Due", "find_due", "reference_for", "rehearse", "source_of"]
 
 REHEARSED = 2
+Source = Literal["offline", "live", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is due, how that is known, and how many iterations were sent to find out."""
+
+    reference: Reference
+    notes: tuple[str, ...]
+    source: Source
+    iterations: int = 0
+
+
+def source_of(profile: Profile, driver: str, sensor: Sensor) -> Source:
+    """How the reference is made. Raises ConfigError for a way this sensor does not have."""
+    asked = profile.reference.source
+    if asked == "auto":
+        if not sensor.capabilities.alerts:
+            return "none"
+        return "offline" if driver in OFFLINE else "live"
+    if asked == "offline" and driver not in OFFLINE:
+        raise ConfigError(
+            f'profile {profile.name}: reference.source = "offline", but {driver} is not read '
+            f'offline here (only {", ".join(sorted(OFFLINE))}); use "live"'
+        )
+    if asked != "none" and not sensor.capabilities.alerts:
+        raise ConfigError(
+            f'profile {profile.name}: reference.source = "{asked}", but this sensor gives no '
+            'alerts; give it [sensor.options.intake], or use "none"'
+        )
+    return asked
+
+
+def find_due(
+    profile: Profile,
+    inventory: Inventory,
+    files: CorpusFiles,
+    corpus: Corpus,
+    plan: AddressPlan,
+    run: Path,
+    generator: Generator,
+    sensor: Sensor,
+    host: Host,
+    progress: Progress,
+) -> Due:
+    """The reference of a run, by whichever way fits its sensor.
+
+    One that was sent for is kept as the run's `reference.json`: a resumed run must not send the
+    same addresses again. Raises ConfigError, SensorFailed, GeneratorFailed.
+    """
+    source = source_of(profile, inventory.sensor.driver, sensor)
+    if source == "none":
+        progress.say("reference: none; detection is not observable, only loss is measured")
+        return Due(no_reference(corpus, sensor), (), source)
+    if source == "offline":
+        reference = reference_for(files, host, inventory.sensor, progress)
+        reference, notes = rehearse(corpus, plan, reference, host, inventory.sensor)
+        return Due(reference, notes, source)
+    kept = run / "reference.json"
+    wanted = profile.reference
+    if kept.exists():
+        return Due(label.load(kept), (), source, wanted.iterations)
+    found = live_reference(
+        generator,
+        sensor,
+        corpus,
+        partial(invert_many, plan),
+        wanted,
+        progress,
+        profile.settle_timeout,
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    label.save(found.reference, kept)
+    return Due(found.reference, found.notes, source, found.iterations)
 
 
 def reference_for(

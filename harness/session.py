@@ -24,7 +24,7 @@ from harness.model import Corpus, Reference
 from harness.preflight import RunPreflight
 from harness.profile import Profile
 from harness.progress import Progress
-from harness.reference import reference_for, rehearse
+from harness.reference import find_due
 from harness.results import RunDir, RunInfo
 from harness.sensors.registry import make_sensor
 from harness.trial import Port, Rig, stop_quietly
@@ -48,6 +48,7 @@ class Session:
     run: RunDir
     info: RunInfo
     inventory: Inventory
+    first_iteration: int = 0  # earlier ones were sent for the reference
 
 
 def run_name(profile: Profile, inventory: Inventory) -> str:
@@ -107,11 +108,12 @@ def open_session(
         sensor.check()
         progress.say("corpus: to the generator host, by digest")
         generator.prepare(corpus)
-        reference = reference_for(files, target, inventory.sensor, progress)
-        named = f"{sensor.name} {sensor.version}"
+        named = f"{sensor.name} {sensor.version}".strip()
+        due = find_due(profile, inventory, files, corpus, plan, run.path, generator, sensor,
+                       target, progress)  # fmt: skip
+        reference, notes = due.reference, due.notes
         if earlier is not None:
             _same_reference(earlier, reference, named, run.path)
-        reference, notes = rehearse(corpus, plan, reference, target, inventory.sensor)
         for note in notes:
             progress.say(f"warning: {note}")
         info = earlier or RunInfo(
@@ -125,7 +127,10 @@ def open_session(
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             sensor=named,
             notes=notes,
-            extra={"command": list(command)} if command else {},
+            extra={
+                **({"command": list(command)} if command else {}),
+                "reference": {"source": due.source, "iterations": due.iterations},
+            },
         )
         run.write_info(info)
         preflight.finish(run.path)
@@ -140,12 +145,12 @@ def open_session(
             directory=run.path,
             progress=progress,
             settle_timeout=profile.settle_timeout,
-            co_located=_boot_id(source) == _boot_id(target),
+            co_located=listens is not None and _boot_id(source) == _boot_id(target),
             predict=predictor(files.capture, plan),
             max_frame=corpus.max_frame or None,
             watch=SampledHost(target, listens, run.path),
         )
-        yield Session(rig, corpus, plan, run, info, inventory)
+        yield Session(rig, corpus, plan, run, info, inventory, due.iterations)
 
 
 def _boot_id(host: Host) -> str:

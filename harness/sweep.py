@@ -52,6 +52,7 @@ class Sweeper:
 
     def __post_init__(self) -> None:
         self._done = {trial.name: trial for trial in self.session.run.trials()}
+        self.next_iteration = max(self.next_iteration, self.session.first_iteration)
         prune_timeline(self.session.run, set(self._done))
 
     def trial(self, spec: TrialSpec, generator: Generator | None = None) -> Trial:

@@ -19,7 +19,7 @@ from harness.events import canonical_address, event_key
 from harness.model import Alert, Detection, Reference, SignatureScore
 from harness.stats import wilson
 
-__all__ = ["Pool", "Template", "score_templates"]
+__all__ = ["Pool", "Template", "flows_raised", "score_templates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,24 @@ def score_templates(
         ),
         scored_by="template",
     )
+
+
+def flows_raised(
+    alerts: Iterable[Alert], templates: Sequence[Template]
+) -> Counter[tuple[int, int]]:
+    """(number of a template, signature) to the distinct flows of it that the signature is on."""
+    places = _Places(templates)
+    seen: set[tuple[object, ...]] = set()
+    found: Counter[tuple[int, int]] = Counter()
+    for alert in alerts:
+        one = places.template(alert.src)
+        event = event_key(
+            alert.proto, alert.src, alert.src_port, alert.dst, alert.dst_port, alert.signature_id
+        )
+        if one is not None and one == places.template(alert.dst) and event not in seen:
+            seen.add(event)
+            found[one, alert.signature_id] += 1
+    return found
 
 
 def _due(reference: Reference, templates: Sequence[Template]) -> list[set[int]]:

@@ -232,7 +232,7 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
         drop_rate=ledger.drop_rate(account),
         sensor_cpu_s=getattr(sensor, "cpu_seconds", None),
     )
-    if sensor.capabilities.alerts:
+    if sensor.capabilities.alerts and rig.reference.due:
         trial = replace(trial, detection=_score(rig, source, trial))
     if isinstance(sensor, KeepsFlows):
         trial = replace(trial, flow_records=sensor.flow_records())

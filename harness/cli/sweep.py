@@ -147,10 +147,10 @@ def _plan(profile: Profile, inventory: Inventory, corpus: Path | None) -> None:
         f"generator  {profile.generator or generator.driver} on {generator.host}, "
         f"out of {generator.interface}"
     )
-    print(
-        f"sensor     {sensor.driver} on {sensor.host}, listening on {sensor.interface}, "
-        f"{sensor.workers} worker(s), restarted before each trial"
-    )
+    listens = sensor.interface or "an interface that nobody here can read"
+    print(f"sensor     {sensor.driver} on {sensor.host}, listening on {listens}")
+    if sensor.driver == "suricata":
+        print(f"           {sensor.workers} worker(s), restarted before each trial")
     print(f"loads      {load.axis}: {values}")
     print(f"trials     {load.repeats} × each load, {load.duration:g} s of sending each")
     print("dry run: nothing was touched")

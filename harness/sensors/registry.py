@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.errors import ConfigError
+from harness.sensors.appliance.command import make_command
+from harness.sensors.appliance.prometheus import make_prometheus
+from harness.sensors.appliance.rest import make_rest
+from harness.sensors.appliance.snmp import make_snmp
 from harness.sensors.base import Sensor
+from harness.sensors.capture import BareCapture
 from harness.sensors.suricata_life import make_suricata
 from lab.host import Host
 from lab.inventory import SensorSpec
 
-__all__ = ["DRIVERS", "make_sensor"]
+__all__ = ["DRIVERS", "OFFLINE", "make_sensor"]
 
 DRIVERS: dict[str, Callable[[Host, SensorSpec], Sensor]] = {
     "suricata": make_suricata,
+    "capture": BareCapture,
+    "command": make_command,
+    "snmp": make_snmp,
+    "prometheus": make_prometheus,
+    "rest": make_rest,
 }
+
+# Those whose program reads captures with the live sensor's rules (see harness.label).
+OFFLINE = frozenset({"suricata"})
 
 
 def make_sensor(host: Host, spec: SensorSpec) -> Sensor:

@@ -37,6 +37,7 @@ def test_four_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raw: Path | 
     run.write_info(INFO)
     parts: dict[str, Any] = {
         "rig": rig, "run": run, "corpus": CORPUS, "plan": SimpleNamespace(capacity=10**6),
+        "first_iteration": 0,
     }  # fmt: skip
     sweeper = Sweeper(cast(Session, SimpleNamespace(**parts)), Profile(name="p"))
     trials = bias.run_bias(sweeper, raw, 1000.0, 5.0)

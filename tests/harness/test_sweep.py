@@ -32,6 +32,7 @@ def session_in(
         "run": run,
         "corpus": CORPUS,
         "plan": SimpleNamespace(capacity=room),
+        "first_iteration": 0,
     }
     return cast(Session, SimpleNamespace(**parts))
 
