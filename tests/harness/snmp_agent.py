@@ -53,10 +53,15 @@ def _free_port() -> int:
 
 
 @contextmanager
-def snmpd(directory: Path, inside: tuple[str, ...] = ()) -> Iterator[Agent]:
-    """An agent with community "lab", user "eva" (SHA, AES) and the objects below `BASE`.
+def snmpd(
+    directory: Path,
+    inside: tuple[str, ...] = (),
+    address: str = "127.0.0.1",
+    community: str = "lab",
+) -> Iterator[Agent]:
+    """An agent with a community, user "eva" (SHA, AES) and the objects below `BASE`.
 
-    `inside` goes before the command (a namespace).
+    `inside` goes before the command (a namespace); it listens on `address`.
     """
     assert SNMPD is not None
     agent = Agent(directory, _free_port())
@@ -66,14 +71,14 @@ def snmpd(directory: Path, inside: tuple[str, ...] = ()) -> Iterator[Agent]:
     script.chmod(0o755)
     conf = directory / "snmpd.conf"
     conf.write_text(
-        "rocommunity lab 127.0.0.1\n"
+        f"rocommunity {community}\n"
         "createUser eva SHA authsecret AES privsecret\n"
         "rouser eva priv\n"
         "sysDescr Closed Probe 3000, release 4.2\n"
         f"pass .{BASE} /bin/sh {script}\n"
     )
     argv = [*inside, SNMPD, "-f", "-Lf", str(directory / "log"), "-C", "-c", str(conf)]
-    argv += [f"udp:127.0.0.1:{agent.port}"]
+    argv += [f"udp:{address}:{agent.port}"]
     env = {"SNMP_PERSISTENT_DIR": str(directory / "state"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL)
     try:

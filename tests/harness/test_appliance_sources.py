@@ -98,6 +98,19 @@ def test_a_restart_command_makes_the_state_known() -> None:
     assert ("probe", "reset") in [call.argv for call in host.calls]
 
 
+def test_counters_that_were_read_too_early_are_found_out() -> None:
+    """The second trial's beginning shows that the first one's end was not the end."""
+    probe = Probe()
+    found = sensor(FakeHost(probe), "command", **OPTIONS)
+    found.prepare()
+    probe.sent = 400
+    assert found.settle(5) and found.finish().received == 400
+    probe.sent = 1000
+    with pytest.raises(SensorFailed, match=r"received grew by 540 after .* refresh = 0 says"):
+        found.prepare()
+    found.prepare()  # said once; the next trial may be sound
+
+
 def test_other_traffic_is_refused() -> None:
     probe = Probe()
 

@@ -51,6 +51,7 @@ def stood_still(readings: Sequence[tuple[float, dict[str, float]]], seconds: flo
     return True
 
 
+_PACKETS = ("received", "dropped", "decoded")
 _SETTLED = ("received", "dropped", "decoded", "decoded_bytes", "invalid", "flows", "alerts")
 
 
@@ -80,6 +81,9 @@ class ApplianceSensor:
         self._tally: Tally | None = None
         self._received: Received | None = None
         self._last_live = 0.0
+        self._left: tuple[float, Tally] | None = None  # when and how the last trial was read
+        self._trusted = False
+        self._settled = False
         self._log: list[dict[str, Any]] = []
 
     # -- before a trial ---------------------------------------------------------------------
@@ -105,7 +109,8 @@ class ApplianceSensor:
             self._intake = Intake.start(self._host, self._options.intake)
         self._tally = Tally(self._source.where)
         self._tally.begin(self._read())
-        if not self._rest(self._options.ready_timeout):
+        # Whether `refresh` is long enough is found out once; then a trial may follow at once.
+        if not (self._trusted and self._left) and not self._rest(self._options.ready_timeout):
             raise SensorFailed(
                 f"{self._source.where}: the sensor is not idle after "
                 f"{self._options.ready_timeout:g} s: other traffic is on the link, or alerts of "
@@ -113,7 +118,31 @@ class ApplianceSensor:
             )
         if self._intake is not None:
             self._intake.mark()
+        self._must_have_been_whole()
         self._tally.begin(self._read())
+
+    def _must_have_been_whole(self) -> None:
+        """Refuse counters that went on moving after the last trial was read: it was read too early.
+
+        Raises SensorFailed.
+        """
+        if self._left is None or self._options.restart:
+            return
+        (then, tally), self._left = self._left, None
+        self._trusted = False
+        before = tally.totals()
+        tally.add(self._read())
+        few = max(10.0, _QUIET_PPS * (time.monotonic() - then))
+        grown = {n: v - before.get(n, 0) for n, v in tally.totals().items() if n in _PACKETS}
+        late = {name: value for name, value in grown.items() if value > few}
+        if late:
+            name, value = max(late.items(), key=lambda item: item[1])
+            raise SensorFailed(
+                f"{self._source.where}: {name} grew by {value:,.0f} after the last trial was read, "
+                "with nothing sent: the sensor brings its counters up to date less often than "
+                f"sensor.options.refresh = {self._options.refresh:g} says; raise it"
+            )
+        self._trusted = True
 
     def _restart(self) -> None:
         argv = self._options.restart
@@ -174,7 +203,8 @@ class ApplianceSensor:
 
     def settle(self, timeout: float) -> bool:
         """Wait until counters stood still for longer than `refresh`, and alerts for `quiet`."""
-        return self._rest(timeout)
+        self._settled = self._rest(timeout)
+        return self._settled
 
     def _rest(self, timeout: float) -> bool:
         begun = time.monotonic()
@@ -195,6 +225,7 @@ class ApplianceSensor:
     def finish(self) -> Counters:
         """The last reading, and what came to the intake."""
         tally = self._take()
+        self._left = (time.monotonic(), tally) if self._settled else None
         counters = to_counters(tally, self._options.received_includes_drops)
         raw = dict(counters.raw)
         raw["probebench.readings"] = tally.readings
