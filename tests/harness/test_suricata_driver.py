@@ -316,5 +316,5 @@ def test_a_workdir_too_long_for_a_socket() -> None:
 
 
 def test_unknown_driver() -> None:
-    with pytest.raises(ConfigError, match="'zeek' is not known; known drivers: suricata"):
-        make_sensor(FakeHost(), SensorSpec(host="h", interface="i", driver="zeek"))
+    with pytest.raises(ConfigError, match=r"'nothing' is not known; known drivers: .*suricata"):
+        make_sensor(FakeHost(), SensorSpec(host="h", interface="i", driver="nothing"))
