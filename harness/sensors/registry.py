@@ -11,7 +11,10 @@ from harness.sensors.appliance.rest import make_rest
 from harness.sensors.appliance.snmp import make_snmp
 from harness.sensors.base import Sensor
 from harness.sensors.capture import BareCapture
+from harness.sensors.snort import SnortSensor
 from harness.sensors.suricata_life import make_suricata
+from harness.sensors.zeek import ZeekSensor
+from harness.sensors.zeek_cluster import make_zeek_cluster
 from lab.host import Host
 from lab.inventory import SensorSpec
 
@@ -24,6 +27,9 @@ DRIVERS: dict[str, Callable[[Host, SensorSpec], Sensor]] = {
     "snmp": make_snmp,
     "prometheus": make_prometheus,
     "rest": make_rest,
+    "snort": SnortSensor,
+    "zeek": ZeekSensor,
+    "zeek-cluster": make_zeek_cluster,
 }
 
 # Those whose program reads captures with the live sensor's rules (see harness.label).
