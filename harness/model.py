@@ -197,7 +197,11 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a sensor can tell; what is False shows as "not observable"."""
+    """What a sensor can tell; what is False shows as "not observable".
+
+    `adjacent` says that `decoded` counts right behind the capture, so that received - dropped =
+    decoded must hold; a closed sensor may lose packets between the two.
+    """
 
     kernel_drops: bool
     software_drops: bool
@@ -205,6 +209,7 @@ class Capabilities:
     flows: bool
     alerts: bool
     exact_totals: bool
+    adjacent: bool = True
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -66,10 +66,12 @@ def _parameters(info: RunInfo, trials: pd.DataFrame, curves: pd.DataFrame) -> li
     corpus = info.corpus
     rows: list[tuple[str, Any]] = [
         ("device under test", info.sensor),
-        ("workers", sensor.get("workers")),
-        ("capture ring size", sensor.get("ring_size")),
+        # Only where the harness sets them; of other sensors they would be the inventory's defaults.
+        ("workers", sensor.get("workers") if sensor.get("driver") in _SIZED else None),
+        ("capture ring size", sensor.get("ring_size") if sensor.get("driver") in _RINGS else None),
         ("test interface", sensor.get("interface")),
         ("generator", generator.get("driver")),
+        ("zero-load reference", _reference(info)),
         ("signatures with alerts due", len(info.reference.get("signatures") or {}) or None),
         ("events due per iteration", len(info.reference.get("due") or ()) or None),
         ("rules, SHA-256", info.reference.get("rules_digest")),
@@ -90,6 +92,24 @@ def _parameters(info: RunInfo, trials: pd.DataFrame, curves: pd.DataFrame) -> li
     if sweep["seconds"].notna().any():
         rows.append(("sending time of a trial, s", _range(sweep["seconds"].dropna(), 2)))
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+_SIZED = ("suricata", "zeek", "snort")
+_RINGS = ("suricata",)
+
+
+def _reference(info: RunInfo) -> str | None:
+    """How the run knows what is due; None in runs that do not say."""
+    how = info.extra.get("reference") or {}
+    spec = info.profile.get("reference") or {}
+    if how.get("source") == "live":
+        return (
+            f"the sensor's own alerts on all of {how.get('iterations')} iterations at "
+            f"{spec.get('pps', 0):,.0f} packets/s"
+        )
+    return {"offline": "the corpus read offline", "none": "none: loss only"}.get(
+        str(how.get("source"))
+    )
 
 
 def _pair(corpus: Mapping[str, Any]) -> str | None:

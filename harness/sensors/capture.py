@@ -101,7 +101,7 @@ _DUMPCAP = re.compile(
 def dumpcap_counters(text: str) -> Counters | None:
     """The report in what dumpcap printed at its end; None without one."""
     found = _DUMPCAP.findall(text)
-    written = _number(text, r"^Packets captured: (\d+)")
+    written = _number(text, r"Packets captured: (\d+)")
     if not found or written is None:
         return None
     received, _, pcap, own, flushed, ifdropped = map(int, found[-1])

@@ -123,6 +123,8 @@ FAULTS: dict[str, Trial] = {
     "disk-nearly-full": changed(host=host(disk={"free_bytes": 2.0**29})),
     "preflight": good(),
     "reuse-too-soon": part("schedule", settings={"reuse_s": 5.0}),
+    "intake-lost": changed(after=counters(1_000_000, raw={"intake.dropped": 3.0})),
+    "alerts-missing": changed(after=counters(1_000_000, raw={"intake.alerts": 9_999.0})),
 }
 
 
@@ -175,6 +177,11 @@ def test_loss_explains_missing_alerts_and_flows() -> None:
         detection=part("detection", **MISSING).detection,
     )
     assert evaluate(lossy, CONTEXT) == ()
+
+
+def test_a_closed_sensor_may_lose_packets_behind_its_capture() -> None:
+    closed = replace(CONTEXT, capabilities=replace(CONTEXT.capabilities, adjacent=False))
+    assert evaluate(changed(after=counters(1_000_000, decoded=999_000)), closed) == ()
 
 
 def test_what_was_not_measured_is_not_judged() -> None:

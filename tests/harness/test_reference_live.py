@@ -10,14 +10,18 @@ from typing import cast
 import pytest
 from fakes import CORPUS, DUE, REFERENCE, FakeGenerator, FakeSensor, Wire, alert, invert, make_rig
 
+from harness.corpus import CorpusFiles
 from harness.errors import ConfigError, SensorFailed
 from harness.model import Alert, Capabilities, Counters, Load
 from harness.profile import Profile, ReferenceSpec
 from harness.progress import Progress
-from harness.reference import source_of
+from harness.reference import Due, find_due, source_of
 from harness.reference_live import LiveReference, live_reference, no_reference
 from harness.templates import Pool, Template
 from harness.trial import TrialSpec, run_trial
+from lab.fake import FakeHost
+from lab.inventory import Inventory
+from pcap_tools.plan import AddressPlan
 
 SPEC = ReferenceSpec(pps=1000, iterations=3)
 NO_ALERTS = Capabilities(True, True, False, False, False, True)
@@ -158,6 +162,35 @@ def test_ways_that_a_sensor_does_not_have(asked: str, driver: str, words: str) -
     sensor = FakeSensor(FakeGenerator(Wire()), capabilities=NO_ALERTS)
     with pytest.raises(ConfigError, match=words):
         source_of(profile, driver, sensor)
+
+
+def test_a_resumed_run_does_not_send_its_reference_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its addresses are known to a sensor that was not restarted."""
+    monkeypatch.setattr("harness.reference.invert_many", lambda plan, addresses: invert(addresses))
+    generator = FakeGenerator(Wire())
+    sensor = FakeSensor(generator, raised=[alert(i, due) for i in range(3) for due in DUE])
+    profile = Profile.model_validate({"name": "p", "reference": {"iterations": 3}})
+    host = {"connection": "local", "interfaces": {"tx0": {"test": True}}}
+    inventory = Inventory.model_validate(
+        {
+            "name": "l",
+            "hosts": {"here": host},
+            "generator": {"host": "here", "interface": "tx0"},
+            "sensor": {"host": "here", "driver": "snmp"},
+        }
+    )
+
+    def find() -> Due:
+        files, plan = CorpusFiles(tmp_path / "c.pcap"), cast(AddressPlan, None)
+        return find_due(profile, inventory, files, CORPUS, plan, tmp_path / "run", generator,
+                        sensor, FakeHost(), Progress(quiet=True))  # fmt: skip
+
+    first, again = find(), find()
+    assert len(generator.started) == 1
+    assert (first.source, first.iterations) == (again.source, again.iterations) == ("live", 3)
+    assert first.reference == again.reference and set(first.reference.due) == set(DUE)
 
 
 def test_a_trial_without_a_reference_scores_nothing(tmp_path: Path) -> None:

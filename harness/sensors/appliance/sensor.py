@@ -72,6 +72,7 @@ class ApplianceSensor:
             flows="flows" in counters,
             alerts=options.intake is not None,
             exact_totals=False,
+            adjacent=False,
         )
         self.cpu_seconds: float | None = None
         self._host = host
