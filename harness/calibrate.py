@@ -13,11 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.errors import GeneratorFailed, SensorFailed
-from harness.model import Corpus
+from harness.model import Axis, Corpus
 from harness.profile import AutoLoads, LoadSpec
 from harness.results import Trial
 
-__all__ = ["MOST_FURTHER", "Calibration", "choose_loads", "further_load", "load_between"]
+__all__ = [
+    "MOST_FURTHER",
+    "Calibration",
+    "choose_loads",
+    "further_load",
+    "load_between",
+    "per_packet",
+]
 
 # The generator's top rate was seen once, for a few seconds: stay below it.
 HEADROOM = 0.9
@@ -68,17 +75,21 @@ def choose_loads(trial: Trial, spec: LoadSpec, corpus: Corpus) -> Calibration:
     overloaded = trial.ledger.analysed < 0.95 * trial.sent.packets
     top = HEADROOM * offered
     loads = _spread(spec.auto, analysed if overloaded else top / spec.auto.highest, top)
-    ceiling = top if offered < 0.99 * trial.load.value else math.inf
-    per_packet = {
+    ceiling = top if offered < 0.99 * trial.schedule.pps else math.inf
+    unit = per_packet(corpus, spec.axis)
+    return Calibration(
+        analysed, offered, overloaded, tuple(_round(load * unit) for load in loads), ceiling * unit
+    )
+
+
+def per_packet(corpus: Corpus, axis: Axis) -> float:
+    """What a packet of the corpus is worth on a load axis."""
+    return {
         "pps": 1.0,
         "flows": corpus.flows / corpus.packets,
         "bps": corpus.bytes * 8 / corpus.packets,
         "concurrent": corpus.flow_seconds / corpus.packets,
-    }
-    unit = per_packet[spec.axis]
-    return Calibration(
-        analysed, offered, overloaded, tuple(_round(load * unit) for load in loads), ceiling * unit
-    )
+    }[axis]
 
 
 def further_load(last: Trial, ceiling: float) -> float | None:

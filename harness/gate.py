@@ -16,12 +16,16 @@ class Context:
     """What a gate needs beside the trial. `earlier` are the run's previous trials, if known.
 
     `reference_flows` is how many flows this sensor counts in one iteration at zero load.
+    `preflight` are the codes that the run's preflight found of severity warning or worse;
+    `flow_timeout` is how long the sensor remembers a closed flow, in s (None: not known).
     """
 
     capabilities: Capabilities
     co_located: bool = False
     earlier: tuple[Trial, ...] = ()
     reference_flows: int | None = None
+    preflight: tuple[str, ...] = ()
+    flow_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ GATES: dict[str, Gate] = {}
 
 
 def gate(code: str, severity: Severity, title: str, advice: str) -> Callable[[Check], Check]:
-    """Register a check under its code; the checks are in `gates_wire` and `gates_sensor`."""
+    """Register a check under its code; the checks are in the modules `gates_*`."""
 
     def register(check: Check) -> Check:
         GATES[code] = Gate(code, severity, title, advice, check)

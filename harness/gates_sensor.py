@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.gate import Context, Finding, gate
+from harness.ledger_software import MEMORY
 from harness.model import Counters, Ledger
 from harness.results import Trial
 
@@ -12,17 +13,6 @@ _WIDE_INTERVAL = 0.10
 # Sensors count an ICMP error to the flow it quotes, captures may not: not every flow is a flow.
 _FLOW_SHARE = 0.9
 _IMBALANCE = 1.5
-_MEMORY = (
-    "flow.memcap",
-    "flow.emerg_mode_entered",
-    "tcp.ssn_memcap_drop",
-    "tcp.segment_memcap_drop",
-    "tcp.reassembly_memcap_drop",
-    "http.memcap",
-    "ftp.memcap",
-    "defrag.max_frag_hits",
-    "defrag.max_trackers_reached",
-)
 
 
 def _raw(counters: Counters | None, name: str) -> float:
@@ -138,6 +128,33 @@ def _address_reuse(trial: Trial, context: Context) -> Finding | None:
     return None
 
 
+def _reuse_s(trial: Trial) -> float | None:
+    """Seconds until a five-tuple comes back; None where every iteration has addresses of its own.
+
+    A generator with address pools of its own says it in `Schedule.settings`.
+    """
+    if trial.method in ("loop", "raw-loop") and trial.schedule.iterations > 1:
+        return trial.schedule.seconds / trial.schedule.iterations
+    return trial.schedule.settings.get("reuse_s")
+
+
+@gate(
+    "reuse-too-soon",
+    "warning",
+    "Addresses come back while the sensor still remembers them",
+    "Replay with fresh addresses, use larger address pools, or a shorter trial.",
+)
+def _reuse_too_soon(trial: Trial, context: Context) -> Finding | None:
+    reuse = _reuse_s(trial)
+    if reuse is None or context.flow_timeout is None or reuse > context.flow_timeout:
+        return None
+    return Finding(
+        f"a five-tuple comes back after {reuse:.3g} s, the sensor keeps closed flows for "
+        f"{context.flow_timeout:.0f} s",
+        {"reuse_s": reuse, "timeout_s": context.flow_timeout},
+    )
+
+
 @gate(
     "invalid-checksums",
     "warning",
@@ -206,7 +223,7 @@ def _software_silent(trial: Trial, context: Context) -> Finding | None:
     'Raise the memcap ([sensor.options] "set.flow.memcap" = "1gb"), or report it as the limit.',
 )
 def _memory_limited(trial: Trial, context: Context) -> Finding | None:
-    grown = {n: _raw(trial.after, n) - _raw(trial.before, n) for n in _MEMORY}
+    grown = {n: _raw(trial.after, n) - _raw(trial.before, n) for n in MEMORY}
     grown = {name: value for name, value in grown.items() if value > 0}
     if not grown:
         return None

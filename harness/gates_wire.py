@@ -30,6 +30,8 @@ def _generator_limited(trial: Trial, context: Context) -> Finding | None:
     # A calibration asks for more than anything can send, to find out.
     if trial.sent is None or trial.phase == "calibration":
         return None
+    if trial.schedule.settings.get("packets_are_estimates"):
+        return _too_few_flows(trial.sent, trial.schedule)
     rate, asked = _rates(trial.sent, trial.schedule)
     share = trial.sent.packets / trial.schedule.packets if trial.schedule.packets else 1.0
     if rate >= _SENT_SHARE * asked and share >= _SENT_SHARE:
@@ -38,6 +40,18 @@ def _generator_limited(trial: Trial, context: Context) -> Finding | None:
         f"sent {trial.sent.packets:,} of {trial.schedule.packets:,} packets at {rate:,.0f} "
         f"packets/s; asked were {asked:,.0f} ({100 * rate / asked:.1f} %)",
         {"sent_pps": rate, "asked_pps": asked, "packets_share": share},
+    )
+
+
+def _too_few_flows(sent: Sent, schedule: Schedule) -> Finding | None:
+    """For generators that open flows at a rate, and whose packets nobody can foretell."""
+    rate, asked = sent.flows / sent.seconds, schedule.flows / schedule.seconds
+    if rate >= _SENT_SHARE * asked:
+        return None
+    return Finding(
+        f"opened {sent.flows:,} of {schedule.flows:,} flows at {rate:,.1f} flows/s; asked were "
+        f"{asked:,.1f} ({100 * rate / asked:.1f} %)",
+        {"flows_per_s": rate, "asked_flows_per_s": asked},
     )
 
 

@@ -13,8 +13,11 @@ __all__ = ["HostWatch"]
 class HostWatch(Protocol):
     """Reads the host under the sensor around and during a trial; never fails one."""
 
-    def begin(self, footprint: Footprint) -> None:
-        """First reading, then samples until `end`. The sensor is ready, nothing was sent yet."""
+    def begin(self, footprint: Footprint, trial: str) -> None:
+        """First reading, then samples until `end`. The sensor is ready, nothing was sent yet.
+
+        `trial` is the trial's name, under which samples are stored.
+        """
         ...
 
     def end(self) -> HostTrial:

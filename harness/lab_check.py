@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.generators.trex.install import find_trex
 from harness.generators.trex.options import read_options
+from harness.generators.trex.platform_file import check_ports
 from lab.connect import connect_lab
 from lab.errors import ConnectionLost, LabError
 from lab.facts import missing_tools
@@ -17,7 +18,7 @@ from lab.guards import check_transmit
 from lab.host import Host
 from lab.inventory import Inventory
 
-__all__ = ["Line", "check_lab"]
+__all__ = ["Line", "check_lab", "readiness"]
 
 Level = Literal["ok", "info", "problem"]
 _TOOLS = {"tcpreplay": ("tcpreplay",), "suricata": ("suricata",)}
@@ -36,10 +37,11 @@ class Line:
 def check_lab(inventory: Inventory) -> list[Line]:
     """Connect to every host and look. Raises ConnectError, HostKeyError, AuthError, ConfigError."""
     with connect_lab(inventory) as hosts:
-        return list(_lines(inventory, hosts))
+        return list(readiness(inventory, hosts))
 
 
-def _lines(inventory: Inventory, hosts: dict[str, Host]) -> Iterator[Line]:
+def readiness(inventory: Inventory, hosts: dict[str, Host]) -> Iterator[Line]:
+    """The same on hosts that are connected. Raises ConnectionLost, ConfigError."""
     for name, host in hosts.items():
         absent = missing_tools(host, ("ip", "ss", *_needed(inventory, name)))
         if absent:
@@ -76,6 +78,10 @@ def _trex(host: Host, inventory: Inventory) -> Iterator[Line]:
     options = read_options(inventory.generator.options)
     found = find_trex(host, options)
     where = host.name
+    try:
+        check_ports(options, inventory.generator.interfaces)
+    except ConfigError as error:
+        yield Line(where, "trex", "problem", str(error))
     for text in found.missing:
         yield Line(where, "trex", "problem", text)
     if not found.version:
@@ -90,9 +96,14 @@ def _trex(host: Host, inventory: Inventory) -> Iterator[Line]:
     pages = f"{found.hugepages_free} of {found.hugepages} hugepages are free"
     need = "" if not options.software else "; software = true needs none"
     yield Line(where, "trex", "info", f"{found.cores} CPUs; {pages}{need}")
+    ours = [pid for pid, text in found.processes if f"{host.workdir}/trex.yaml" in text.split()]
     for pid, command in found.processes:
         text = f"a TRex runs already: pid {pid}, {command[:120]}"
-        yield Line(where, "trex", "problem", f"{text}; end it, or give other zmq ports and prefix")
+        more = "; the next run ends it, since it is one of ours" if pid in ours else ""
+        yield Line(where, "trex", "info", f"{text}{more}")
+    for port in () if ours else found.taken:
+        text = f"port {port} is taken there: end what listens on it (ss -ltnp), or give other"
+        yield Line(where, "trex", "problem", f"{text} publish_port, rpc_port and prefix")
     if found.leftovers:
         text = f"{found.leftovers} runtime files of a run that ended badly; the next run takes them"
         yield Line(where, "trex", "info", f"{text} over (/var/run/dpdk/{options.prefix})")

@@ -35,6 +35,7 @@ from harness.sensors.suricata_counters import last_record, to_counters
 from harness.sensors.suricata_host import first_error, last_log_line, read_version
 from lab.host import Host
 from lab.inventory import SensorSpec
+from lab.shipping import ship_file
 from pcap_tools.capture import open_capture
 
 __all__ = [
@@ -100,14 +101,6 @@ def _count_packets(capture: Path) -> int:
         return sum(len(batch) for batch in source.batches())
 
 
-def _ship_capture(host: Host, paths: Paths, capture: Path, digest: str) -> str:
-    remote = paths.stored(f"{digest[:32]}.pcap")
-    if host.run(["test", "-s", remote], check=False).returncode != 0:
-        host.run(["mkdir", "-p", paths.stored("")])
-        host.put(capture, remote)
-    return remote
-
-
 def _arguments(
     host: Host, spec: SensorSpec, options: Options, paths: Paths, rules: Sequence[str]
 ) -> list[str]:
@@ -136,7 +129,12 @@ def label(
     paths = Paths(f"{host.workdir}/reference")
     rules, rules_digest = ship_rules(host, paths, spec.rules)
     argv = [spec.binary, *_arguments(host, spec, options, paths, rules)]
-    argv += ["-r", _ship_capture(host, paths, capture, digest), "-l", paths.run]
+    argv += [
+        "-r",
+        ship_file(host, capture, paths.stored(f"{digest[:32]}.pcap"), digest),
+        "-l",
+        paths.run,
+    ]
     argv += ["--runmode", "single", "-k", "none"]
     host.run(["rm", "-rf", paths.run], sudo=True)
     host.run(["mkdir", "-p", paths.run])

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.model_ledger import ByteLedger, Stage, StageEvent
+
 __all__ = [
     "UNITS",
     "Alert",
@@ -285,7 +287,9 @@ class Ledger:
     offered = before_nic + nic + kernel + software + analysed + unexplained.
     `offered` is what the generator says it sent. `before_nic` was sent but did not reach the
     sensor's interface; `nic` was dropped there; `kernel` was dropped in the capture ring;
-    `software` was received but not decoded, or decoded as invalid; `analysed` went through.
+    `software` was received but not decoded, decoded as invalid, or refused by the flow or stream
+    engine; `analysed` went through. `stages` splits the losses along the way, in order (empty in
+    runs of version 0.1); `events` is what was counted there in other units than packets.
     """
 
     offered: int
@@ -296,6 +300,9 @@ class Ledger:
     analysed: int | None
     unexplained: int
     tolerance: int
+    stages: tuple[Stage, ...] = ()
+    events: tuple[StageEvent, ...] = ()
+    bytes: ByteLedger | None = None
 
     @property
     def adds_up(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,10 @@ from harness.model import (
     Sent,
     SignatureScore,
 )
+from harness.model_flows import FlowRecords
 from harness.model_host import HostReading, HostTrial
+from harness.model_ledger import AlertLedger, Balance, FlowLedger, TimeBudget, Verdict
+from harness.results_read import alert_ledger, balance, flow_ledger, ledger, time_budget, verdict
 
 __all__ = ["SCHEMA", "RunDir", "RunInfo", "Trial"]
 
@@ -44,6 +47,9 @@ class Trial:
     `after` are the sensor's counters; `nic` is what the sensor's interface counted during the
     trial, `port` what the generator's did. `drop_rate` is 1 - analysed / offered.
     `method` names the replay method: "fresh" (this product's), "loop", "unique-ip", "raw-loop".
+    `bottleneck` is the verdict on what stopped the sensor. It, `budget`, `balance` and the ledgers
+    of flows and alerts follow from the other fields; they are kept so that a record speaks for
+    itself.
     """
 
     name: str
@@ -68,6 +74,12 @@ class Trial:
     failure: Failure | None = None
     sensor_cpu_s: float | None = None
     host: HostTrial | None = None
+    flow_ledger: FlowLedger | None = None
+    alert_ledger: AlertLedger | None = None
+    bottleneck: Verdict | None = None
+    budget: TimeBudget | None = None
+    balance: Balance | None = None
+    flow_records: FlowRecords | None = None
 
     @property
     def valid(self) -> bool:
@@ -78,6 +90,9 @@ class Trial:
         """An asked rate times what of it was really sent in the time it really took."""
         if self.sent is None or not self.sent.seconds or not self.schedule.packets:
             return None
+        if self.schedule.settings.get("packets_are_estimates"):  # flows are what was asked
+            share = self.sent.flows / self.schedule.flows
+            return asked * share * self.schedule.seconds / self.sent.seconds
         share = self.sent.packets / self.schedule.packets
         return asked * share * self.schedule.seconds / self.sent.seconds
 
@@ -124,11 +139,14 @@ class Trial:
             ("after", Counters),
             ("nic", InterfaceCounters),
             ("port", InterfaceCounters),
-            ("ledger", Ledger),
             ("failure", Failure),
+            ("flow_records", FlowRecords),
         ):
             if kw.get(key) is not None:
                 kw[key] = kind(**kw[key])
+        for key, read in _NESTED:
+            if kw.get(key) is not None:
+                kw[key] = read(kw[key])
         if kw.get("host") is not None:
             kw["host"] = _host(kw["host"])
         if kw.get("detection") is not None:
@@ -137,6 +155,16 @@ class Trial:
             kw["detection"] = Detection(**found)
         kw["gates"] = tuple(GateResult(**g) for g in kw.get("gates") or ())
         return cls(**kw)
+
+
+_NESTED: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
+    ("ledger", ledger),
+    ("flow_ledger", flow_ledger),
+    ("alert_ledger", alert_ledger),
+    ("bottleneck", verdict),
+    ("budget", time_budget),
+    ("balance", balance),
+)
 
 
 def _host(data: dict[str, Any]) -> HostTrial:

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.balancing import predictor
 from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
+from harness.host_sampler import SampledHost
 from harness.model import Corpus, Reference
+from harness.preflight import RunPreflight
 from harness.profile import Profile
 from harness.progress import Progress
 from harness.reference import find_due
@@ -27,7 +30,7 @@ from harness.sensors.registry import make_sensor
 from harness.trial import Port, Rig, stop_quietly
 from lab.connect import connect_lab
 from lab.facts import facts
-from lab.guards import check_transmit
+from lab.guards import check_transmit, is_pci
 from lab.host import Host
 from lab.inventory import Inventory
 from pcap_tools.plan import AddressPlan, invert_many
@@ -98,6 +101,9 @@ def open_session(
                 f"profile {profile.name}: generator {generator.name} cannot set the axis "
                 f"{profile.load.axis!r}; it can set {', '.join(generator.axes)}"
             )
+        # Begun before anything of ours runs there, ended when the rest is ready: the link is
+        # watched while nothing is sent.
+        preflight = RunPreflight(inventory, hosts, profile, corpus, progress)
         progress.say("sensor: checking that it runs and that its rules load")
         sensor.check()
         progress.say("corpus: to the generator host, by digest")
@@ -127,11 +133,12 @@ def open_session(
             },
         )
         run.write_info(info)
+        preflight.finish(run.path)
         plan.save(run.path / "plan.json")
         rig = Rig(
             generator=generator,
             sensor=sensor,
-            transmit=tuple(Port(source, interface) for interface in spec.interfaces),
+            transmit=tuple(Port(source, name) for name in spec.interfaces if not is_pci(name)),
             receive=None if listens is None else Port(target, listens),
             reference=reference,
             invert=lambda addresses: invert_many(plan, addresses),
@@ -139,6 +146,9 @@ def open_session(
             progress=progress,
             settle_timeout=profile.settle_timeout,
             co_located=listens is not None and _boot_id(source) == _boot_id(target),
+            predict=predictor(files.capture, plan),
+            max_frame=corpus.max_frame or None,
+            watch=SampledHost(target, listens, run.path),
         )
         yield Session(rig, corpus, plan, run, info, inventory, due.iterations)
 

@@ -6,10 +6,16 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from harness.calibrate import MOST_FURTHER, choose_loads, further_load, load_between
+from harness.calibrate import (
+    MOST_FURTHER,
+    choose_loads,
+    further_load,
+    load_between,
+    per_packet,
+)
 from harness.errors import ConfigError
 from harness.generators.base import Generator
-from harness.model import UNITS, Load
+from harness.model import UNITS, Axis, Load
 from harness.profile import Profile
 from harness.results import RunDir, Trial
 from harness.session import Session
@@ -87,10 +93,13 @@ class Sweeper:
     def _probe(self) -> Trial:
         """The calibration trial: one that was found failed (in a resumed run) is tried again."""
         auto = self.profile.load.auto
+        # Packets/s where they can be asked for; else as many as the corpus's mix makes of them.
+        able = self.session.rig.generator.axes
+        axis: Axis = "pps" if "pps" in able else self.profile.load.axis
         for number in itertools.count(1):
             name = f"c{number:02d}"
             tried = name in self._done
-            load = Load("pps", auto.probe, auto.seconds)
+            load = Load(axis, auto.probe * per_packet(self.session.corpus, axis), auto.seconds)
             trial = self.trial(TrialSpec(name, "calibration", load, 0))
             if trial.failure is None or not tried:
                 break
@@ -162,6 +171,8 @@ def describe_trial(trial: Trial) -> str:
     text = f"{head}  sent {sent:,}  not analysed {drop}"
     if (found := trial.detection) is not None:
         text += f"  detected {found.detected:,}/{found.due:,} ({100 * found.rate:.2f} %)"
+    if trial.bottleneck is not None:
+        text += f"  bottleneck: {trial.bottleneck.sentence}"
     marks = [g.code for g in trial.gates if g.severity != "info"]
     return text + (f"  [{', '.join(marks)}]" if marks else "")
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TextIO
 
 from harness import gates, ledger
+from harness.balancing import Predict
+from harness.conclusions import conclude
 from harness.detection import score
 from harness.errors import GeneratorFailed, HarnessError, SensorFailed
 from harness.generators.base import Generator
@@ -28,9 +30,10 @@ from harness.model import (
     Reference,
     Schedule,
 )
+from harness.preflight import read_preflight
 from harness.progress import Progress, count
 from harness.results import Phase, Trial
-from harness.sensors.base import Live, Sensor
+from harness.sensors.base import KeepsFlows, Live, Sensor
 from harness.templates import score_templates
 from lab.errors import ConnectError, ConnectionLost, LabError
 from lab.facts import interface_statistics
@@ -55,6 +58,7 @@ class Rig:
 
     `transmit` are the interfaces the generator sends on that its kernel knows (none where DPDK took
     them), `receive` the sensor's (None where nobody can read it), `watch` the sampler on its host.
+    `predict` says how the load should spread over workers; frames have up to `max_frame` bytes.
     """
 
     generator: Generator
@@ -68,6 +72,8 @@ class Rig:
     settle_timeout: float
     co_located: bool = False
     watch: HostWatch | None = None
+    predict: Predict | None = None
+    max_frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +161,23 @@ def run_trial(
         stop_quietly(source, rig.sensor)
         if rig.watch is not None:
             rig.watch.close()
-    trial = replace(trial, ended=_now())
-    context = gates.Context(rig.sensor.capabilities, rig.co_located, earlier, rig.reference.flows)
+    trial = conclude(replace(trial, ended=_now()), rig.reference.flows, rig.predict)
+    context = gates.Context(
+        rig.sensor.capabilities,
+        rig.co_located,
+        earlier,
+        rig.reference.flows,
+        _preflight_codes(rig.directory),
+        getattr(rig.sensor, "flow_timeout", None),
+    )
     return replace(trial, gates=gates.evaluate(trial, context))
+
+
+def _preflight_codes(directory: Path) -> tuple[str, ...]:
+    """Codes that the run's last preflight found, notes left out."""
+    checks = read_preflight(directory)
+    found = checks[-1].get("findings", []) if checks else []
+    return tuple(dict.fromkeys(f["code"] for f in found if f["severity"] != "info"))
 
 
 def stop_quietly(*parts: Generator | Sensor) -> None:
@@ -176,7 +196,7 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
     sensor.prepare()
     before = sensor.snapshot()
     if rig.watch is not None:
-        rig.watch.begin(sensor.footprint())
+        rig.watch.begin(sensor.footprint(), trial.name)
     receive = () if rig.receive is None else (rig.receive,)
     nic0, port0 = _sum(receive), _sum(rig.transmit)
     source.start(trial.schedule)
@@ -189,7 +209,16 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
     after = sensor.finish()
     if port is not None:
         sent = replace(sent, wire_packets=port.tx_packets, wire_bytes=port.tx_bytes)
-    account = ledger.build(sent, nic, before, after, sensor.capabilities)
+    account = ledger.build(
+        sent,
+        nic,
+        before,
+        after,
+        sensor.capabilities,
+        port=port,
+        host=host,
+        max_frame=rig.max_frame,
+    )
     trial = replace(
         trial,
         sent=sent,
@@ -205,13 +234,17 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
     )
     if sensor.capabilities.alerts and rig.reference.due:
         trial = replace(trial, detection=_score(rig, source, trial))
+    if isinstance(sensor, KeepsFlows):
+        trial = replace(trial, flow_records=sensor.flow_records())
     sensor.collect(rig.directory / "logs" / trial.name)
     return trial
 
 
-def _score(rig: Rig, source: Generator, trial: Trial) -> Detection:
+def _score(rig: Rig, source: Generator, trial: Trial) -> Detection | None:
     schedule = trial.schedule
     if source.identity == "template" and trial.sent is not None:
+        if not source.templates:
+            return None  # its packets carry nothing to detect
         return score_templates(
             rig.sensor.alerts(), rig.reference, source.templates, trial.sent.templates
         )

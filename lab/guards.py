@@ -2,7 +2,8 @@
 
 Refused is what is not declared (`test = true`), what carries the host's default route or an SSH
 session, and the loopback. An interface below such a one counts as that one: the parent of a VLAN or
-macvlan, a port of a bridge, bond or team.
+macvlan, a port of a bridge, bond or team. A port that is named by PCI address, for a generator that
+takes it from the kernel, counts as every interface that the kernel still has on it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from lab.errors import GuardError, MissingTool
 from lab.facts import SBIN, check_name
 from lab.host import Host
 from lab.inventory import HostSpec
+from lab.pci import PCI_SCRIPT, PciDevices, pci_address, read_pci
 
-__all__ = ["check_transmit"]
+__all__ = ["check_transmit", "is_pci"]
 
 # One round trip. Each part says its name first and its exit status last, so that a part which
 # failed is never taken for an empty answer.
 _SCRIPT = (
     SBIN
+    + PCI_SCRIPT
     + """
 part() { echo "@@ $1"; shift; "$@"; echo "@@ status $?"; }
 part links ip -d -j link show
@@ -36,9 +39,12 @@ set -- $SSH_CONNECTION
 to_client() { [ -z "$1" ] || ip -j route get "${1%%%*}" || true; }  # no route, no interface
 part route to_client "$1"
 part ssh ss -Htnp state established
+part pci pci
 """
 )
 _SSH_PORT = 22
+# Drivers that hand a port to a program (DPDK's guide, "Linux Drivers"), and none at all.
+_FREE = ("", "vfio-pci", "igb_uio", "uio_pci_generic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class _Network:
     default: dict[str, str]  # interface to the family of its default route
     session: set[str]  # interfaces of the SSH session we are in
     ssh: dict[str, str]  # interface to an established SSH connection on it
+    pci: PciDevices
 
     def below(self, name: str) -> set[str]:
         """The interface and everything its packets leave through."""
@@ -82,8 +89,25 @@ def check_transmit(
             f"{where} is not declared for tests: nothing is sent; if it is cabled to the probe "
             f"only, write test = true under hosts.{host.name}.interfaces.{interface}"
         )
-    check_name(host.name, interface)
+    address = pci_address(interface)
+    if address is None:  # an interface of the kernel
+        check_name(host.name, interface)
+        network = _read(host)
+        _check_link(where, network, interface, allow_loopback)
+        _check_carried(where, network, interface)
+        return
     network = _read(host)
+    for name in network.pci.interfaces.get(address, ()):
+        _check_carried(f"{where} ({name})", network, name)
+    _check_taken(where, network.pci, address)
+
+
+def is_pci(interface: str) -> bool:
+    """Whether an inventory names a port by its PCI address, as DPDK does: "0000:03:00.0"."""
+    return pci_address(interface) is not None
+
+
+def _check_link(where: str, network: _Network, interface: str, allow_loopback: bool) -> None:
     if interface not in network.links:
         raise GuardError(
             f"{where} does not exist there (there are {', '.join(sorted(network.links))}); "
@@ -91,6 +115,25 @@ def check_transmit(
         )
     if "LOOPBACK" in network.links[interface].get("flags", ()) and not allow_loopback:
         raise GuardError(f"{where} is the loopback: no probe listens there; name a test interface")
+
+
+def _check_taken(where: str, pci: PciDevices, address: str) -> None:
+    """A port whose interface we cannot see may carry anything: it must not be the kernel's."""
+    if address not in pci.drivers:
+        known = ", ".join(sorted(pci.drivers)) or "none"
+        raise GuardError(
+            f"{where} is no network device there (there are {known}); correct the inventory"
+        )
+    driver = pci.drivers[address]
+    if address not in pci.interfaces and driver not in _FREE:
+        raise GuardError(
+            f"{where} is driven by {driver}, but its interface is not in this network namespace, "
+            "so nobody can tell what it carries: nothing is sent; bind it to vfio-pci "
+            "(dpdk-devbind.py), or bring the interface back"
+        )
+
+
+def _check_carried(where: str, network: _Network, interface: str) -> None:
     for carrier, family in network.default.items():
         if interface in network.below(carrier):
             via = "" if carrier == interface else f" (below {carrier})"
@@ -114,8 +157,9 @@ def check_transmit(
 
 def _read(host: Host) -> _Network:
     done = host.run(["sh", "-c", _SCRIPT], check=False)
+    # A part that failed must not take the next one's end for its own.
     parts = dict(
-        re.findall(r"^@@ (\w+)\n(.*?)^@@ status 0$", done.stdout, re.DOTALL | re.MULTILINE)
+        re.findall(r"^@@ (\w+)\n((?:(?!@@ ).*\n)*)@@ status 0$", done.stdout, re.MULTILINE)
     )
     try:
         links, addresses, four, six, route = (
@@ -145,6 +189,7 @@ def _read(host: Host) -> _Network:
         default={d: f for f, routes in (("IPv6", six), ("IPv4", four)) for d in _devices(routes)},
         session=ours - {"", "lo"},
         ssh=_established(sockets, by_address),
+        pci=read_pci(parts.get("pci", "")),
     )
 
 

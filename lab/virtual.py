@@ -5,8 +5,8 @@
     root namespace ──ssh── generator  tx0 ═══ rx0  sensor ──ssh── root namespace
                            client     cl0 ─── sv0  server             (recording path)
 
-With a tap, the generator has a second port, and a hub between both and the sensor stands for the
-optical tap of a real lab.
+With a tap, the generator has a second port, and what copies frames between both and the sensor
+stands for the optical tap of a real lab.
 
 Generator and sensor run a real sshd on a management link of their own; `up` writes an inventory
 (lab.toml) that names them like any other hosts. Everything is named after the lab, so that several
@@ -48,7 +48,7 @@ __all__ = [
     "up",
 ]
 
-_TOOLS = ("ip", "ethtool", "sshd", "ssh-keygen")
+_TOOLS = ("ip", "tc", "ethtool", "sshd", "ssh-keygen")
 
 
 def up(

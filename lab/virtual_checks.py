@@ -6,7 +6,7 @@ import json
 
 from lab import netns_tools as net
 from lab.virtual_files import State, read_state
-from lab.virtual_layout import Layout, Options, layout
+from lab.virtual_layout import TAP_PORTS, Layout, Options, layout
 
 __all__ = ["broken_links", "broken_servers", "problems"]
 
@@ -39,7 +39,7 @@ def broken_links(lab: Layout) -> list[str]:
         *((interface, None) for interface in lab.management),
     ]
     if options.tap:
-        expected += [("tx1", spaces.generator), ("tap0", spaces.tap)]
+        expected += [("tx1", spaces.generator), *((port, spaces.tap) for port in TAP_PORTS)]
     for interface, space in expected:
         where = [] if space is None else ["-n", space]
         done = net.run(["ip", *where, "-j", "link", "show", interface], check=False)

@@ -14,10 +14,20 @@ from pathlib import Path
 from lab.errors import OptionError
 from lab.sshd import Server
 
-__all__ = ["BALLAST_RULES", "DEMO_RULES", "RUN_DIR", "Layout", "Namespaces", "Options", "layout"]
+__all__ = [
+    "BALLAST_RULES",
+    "DEMO_RULES",
+    "RUN_DIR",
+    "TAP_PORTS",
+    "Layout",
+    "Namespaces",
+    "Options",
+    "layout",
+]
 
 RUN_DIR = Path("/run/probebench")
 DEMO_RULES = Path(__file__).resolve().parent.parent / "profiles" / "demo.rules"
+TAP_PORTS = ("port0", "port1", "port2")  # towards tx0, tx1 and rx0
 BALLAST_RULES = DEMO_RULES.with_name("ballast.rules")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 from lab import netns_tools as net
-from lab.virtual_layout import Namespaces, Options
+from lab.errors import LabError
+from lab.virtual_layout import TAP_PORTS, Namespaces, Options
 
 __all__ = ["management_link", "recording_link", "tapped_links", "test_link"]
 
@@ -24,22 +25,34 @@ def test_link(spaces: Namespaces, options: Options) -> None:
 
 
 def tapped_links(spaces: Namespaces, options: Options) -> None:
-    """tx0 and tx1 ═ tap ═ rx0: what one port sends, the other and the sensor get.
+    """tx0 and tx1 ═ tap ═ rx0: what one port sends, the other and the sensor get, as it is.
 
-    The tap is a bridge that forgets every address at once and so floods, as a hub does.
+    The tap copies frames from port to port (tc, mirred), and looks at nothing of them. A bridge
+    would: it drops frames without a source address and those for 01:80:c2:00:00:0x, and with
+    netfilter also those with a wrong IP header; it cuts padding off, and puts fragments together
+    (net/bridge/br_input.c, br_netfilter_hooks.c). Raises LabError where the kernel has no mirred.
     """
     space = spaces.tap
-    bridge = ["type", "bridge", "ageing_time", "0", "stp_state", "0", "mcast_snooping", "0"]
-    net.run(["ip", "-n", space, "link", "add", "tap0", "mtu", str(options.mtu), *bridge])
-    for scope in ("all", "default", "tap0"):
+    for scope in ("all", "default"):
         net.kernel_setting(space, f"net/ipv6/conf/{scope}/disable_ipv6", "1")
     ends = (("tx0", spaces.generator), ("tx1", spaces.generator), ("rx0", spaces.sensor))
-    for number, end in enumerate(ends):
-        port = f"port{number}"
+    for end, port in zip(ends, TAP_PORTS, strict=True):
         _quiet_link(end, (port, space), options)
-        net.run(["ip", "-n", space, "link", "set", port, "master", "tap0"])
-        net.run(["ip", "-n", space, "link", "set", port, "type", "bridge_slave", "learning", "off"])
-    net.run(["ip", "-n", space, "link", "set", "tap0", "arp", "off", "multicast", "off", "up"])
+    for port in TAP_PORTS:
+        one, other = (name for name in TAP_PORTS if name != port)
+        tc = ["tc", "-n", space]
+        everything = ["ingress", "protocol", "all", "u32", "match", "u32", "0", "0"]
+        copies = [
+            *["action", "mirred", "egress", "mirror", "dev", one],
+            *["action", "mirred", "egress", "redirect", "dev", other],
+        ]
+        try:
+            net.run([*tc, "qdisc", "add", "dev", port, "clsact"])
+            net.run([*tc, "filter", "add", "dev", port, *everything, *copies])
+        except LabError as error:
+            raise LabError(
+                f"the tap needs the kernel's modules sch_ingress, cls_u32 and act_mirred: {error}"
+            ) from None
 
 
 def _quiet_link(one: tuple[str, str], other: tuple[str, str], options: Options) -> None:

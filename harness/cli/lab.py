@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import lab_check
 from harness.errors import GateFailed
 
 if TYPE_CHECKING:
     from lab.status import HostStatus, LabStatus
 
-app = typer.Typer(no_args_is_help=True, help="The virtual lab: build it, look at it, record in it.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Labs: check one before a run; the virtual lab: build it, look at it, record in it.",
+)
+lab_check.register(app)
 
 Name = Annotated[str, typer.Option("--name", help="Name of the lab; several can coexist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -157,34 +162,6 @@ def record(
             f"{output}: tcpdump lost {done.counts.dropped} packets by accident; such gaps look "
             "like evasion: record again on a less busy machine"
         )
-
-
-@app.command()
-def check(
-    lab: Annotated[
-        Path | None, typer.Option(help="Inventory [default: that of the virtual lab].")
-    ] = None,
-    name: Name = "default",
-    as_json: Json = False,
-) -> None:
-    """Look at a lab's hosts before a run: tools, interfaces, TRex; status 1 when a run would fail.
-
-    Example: `probebench lab check --lab lab.toml`
-    """
-    from harness.lab_check import check_lab
-    from lab.inventory import load_inventory
-    from lab.virtual_layout import layout
-
-    lines = check_lab(load_inventory(lab or layout(name).inventory))
-    if as_json:
-        typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
-    else:
-        width = max(len(f"{line.host} {line.about}") for line in lines)
-        for line in lines:
-            about = f"{line.host} {line.about}"
-            typer.echo(f"{line.level:<8} {about:<{width}}  {line.text}")
-    if any(line.level == "problem" for line in lines):
-        raise typer.Exit(1)
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from harness.errors import ConfigError
 from harness.generators.base import Generator
 from harness.generators.tcpreplay import TcpreplayGenerator
+from harness.generators.trex.astf import TrexAstf
 from harness.generators.trex.stf import TrexStf
+from harness.generators.trex.stl import TrexStl
 from lab.host import Host
 from lab.inventory import GeneratorSpec
 
@@ -15,7 +17,9 @@ __all__ = ["DRIVERS", "make_generator"]
 
 DRIVERS: dict[str, Callable[[Host, GeneratorSpec], Generator]] = {
     "tcpreplay": TcpreplayGenerator,
+    "trex-astf": TrexAstf,
     "trex-stf": TrexStf,
+    "trex-stl": TrexStl,
 }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pcap_tools
 from harness.errors import GeneratorFailed
 from lab.host import Host
+from lab.shipping import ship_file
 
 __all__ = ["ship_capture", "ship_expander"]
 
@@ -38,18 +39,7 @@ def _source() -> tuple[list[Path], str]:
 
 def ship_capture(host: Host, path: Path, digest: str) -> str:
     """Put a capture on the host under its SHA-256, unless it is there; return its remote path."""
-    remote = f"{host.workdir}/captures/{digest}.pcap"
-    there = host.run(["sha256sum", remote], check=False, timeout=600)
-    if there.returncode != 0 or there.stdout.split()[:1] != [digest]:
-        host.run(["mkdir", "-p", f"{host.workdir}/captures"])
-        host.put(path, remote)
-        there = host.run(["sha256sum", remote], timeout=600)
-        if there.stdout.split()[:1] != [digest]:
-            raise GeneratorFailed(
-                f"{host.name}: {remote} does not have the digest {digest[:12]}… of {path}; "
-                "was the corpus changed while it was copied? run again"
-            )
-    return remote
+    return ship_file(host, path, f"{host.workdir}/captures/{digest}.pcap", digest)
 
 
 def ship_expander(host: Host) -> dict[str, str]:

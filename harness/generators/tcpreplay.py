@@ -31,6 +31,8 @@ __all__ = ["LoopReplay", "Printed", "TcpreplayGenerator", "parse_output"]
 _ACTUAL = re.compile(r"^Actual: (\d+) packets \((\d+) bytes\) sent in ([\d.]+) seconds")
 _STAMP = re.compile(r"^Test (start|complete): (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+)")
 _COUNT = re.compile(r"^\s*(Successful|Failed) packets:\s+(\d+)")
+# What the interface refused for the moment and tcpreplay offered again (sendpacket.c).
+_RETRIED = re.compile(r"^\s*Retried packets \((ENOBUFS|EAGAIN)\):\s+(\d+)")
 _EXPANDED = re.compile(r"^([\d,]+) packets, [\d,]+ bytes, [\d,]+ iterations every ")
 _NOISE = ("Warning in ", "Unable to send packet")
 
@@ -47,6 +49,7 @@ class Printed:
     successful: int | None = None
     failed: int = 0
     expanded: int | None = None
+    retried: dict[str, int] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)  # lines that are none of the above
 
     def feed(self, line: str) -> None:
@@ -64,6 +67,8 @@ class Printed:
                 self.successful = int(m[2])
             else:
                 self.failed = int(m[2])
+        elif m := _RETRIED.match(line):
+            self.retried[m[1].lower()] = int(m[2])
         elif m := _EXPANDED.match(line):
             self.expanded = int(m[1].replace(",", ""))
         elif line.strip() and not line.startswith(("Rated:", "Statistics", "\t")):
@@ -239,6 +244,7 @@ class TcpreplayGenerator:
             failed=printed.failed,
             started_ns=ended_ns - int(duration * 1e9),
             ended_ns=ended_ns,
+            extra={f"retried_{name}": float(n) for name, n in printed.retried.items()},
         )
 
     def stop(self) -> None:

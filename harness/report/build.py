@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from harness.report import figures, figures_more, style
+from harness.report.accounts import Accounts, bottleneck_sentence, read_accounts
+from harness.report.budget_figure import time_budget
 from harness.report.frames import Frames, read_frames
 from harness.report.page import Picture, render
 from harness.report.verdict import verdict
@@ -29,7 +31,7 @@ def _of(frame: pd.DataFrame, axis: str) -> pd.DataFrame:
     return frame[frame["axis"] == axis]
 
 
-def _draw(frames: Frames) -> list[tuple[str, style.Drawn]]:
+def _draw(frames: Frames, accounts: Accounts) -> list[tuple[str, style.Drawn]]:
     """(kind, figure) of everything the run has data for; one set for each axis swept."""
     sweep = frames.trials[frames.trials["phase"] == "sweep"]
     axes = sorted(str(axis) for axis in sweep["axis"].unique())
@@ -50,6 +52,7 @@ def _draw(frames: Frames) -> list[tuple[str, style.Drawn]]:
             drawn.append(("workers", figures_more.workers(part, "workers" + suffix)))
         name = "timeline"
         drawn.append((name, figures_more.timeline(frames.timeline, trials, name + suffix)))
+    drawn.append(("time_budget", time_budget(accounts, "time_budget")))
     if len(frames.bias):
         drawn.append(("bias", figures_more.bias(frames.bias, "bias")))
     return [(kind, one) for kind, one in drawn if one is not None]
@@ -72,21 +75,24 @@ def build_report(run_dir: Path) -> ReportFiles:
     run = RunDir(run_dir)
     info = run.info()
     frames = read_frames(run)
+    accounts = read_accounts(run)
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
     pictures: list[Picture] = []
     files: list[Path] = []
     with style.plotting():
-        for kind, drawn in _draw(frames):
+        for kind, drawn in _draw(frames, accounts):
             svg = style.inline_svg(drawn)
             pictures.append(Picture(kind, drawn.name, drawn.title, svg))
             files += style.save(drawn, folder)
     for stale in {*folder.glob("*.png"), *folder.glob("*.svg")} - set(files):
         stale.unlink()
     sentences = verdict(frames)
+    if (stopped := bottleneck_sentence(run)) is not None:
+        sentences.insert(-2, stopped)  # before what is said of ledgers and gates
     csv = frames.curves.to_csv(index=False, lineterminator="\n")
     return ReportFiles(
-        html=_write(run_dir / "report.html", render(info, frames, sentences, pictures)),
+        html=_write(run_dir / "report.html", render(info, frames, accounts, sentences, pictures)),
         curves_csv=_write(run_dir / "curves.csv", csv),
         figures=tuple(sorted(files)),
     )

@@ -31,6 +31,31 @@ METHOD: tuple[tuple[str, str], ...] = (
         "than went in.",
     ),
     (
+        "Stages",
+        "Sender's interface: the generator counted it as sent, its interface did not. Wire: "
+        "transmitted and not received. CPU backlog: dropped between the driver and the ring. "
+        "Capture ring: the software did not fetch it in time. Invalid: could not be decoded. No "
+        "flow, stream engine: decoded and then refused there, for want of memory or a wrong "
+        "checksum. Bytes of packets that a ring dropped are counted by nobody; bytes unexplained "
+        "are those that the packets known to be lost cannot weigh, at 14 bytes to the corpus's "
+        "largest frame each.",
+    ),
+    (
+        "Bottleneck",
+        "What stopped the sensor, from measured facts alone. Loss before the ring has its place. A "
+        "full ring is put down to its worker: held up in a write (disk), runnable for 90 % of its "
+        "busiest second (one worker, all workers), or neither (kernel: the ring is too small for "
+        "the bursts). Memory: counters of the sensor's limits grew. Unknown: nothing measured "
+        "tells.",
+    ),
+    (
+        "Time budget",
+        "Time there is for a packet: the number of workers over the packets a second. Time spent: "
+        "CPU time of the workers over the packets decoded. The prediction of max/mean is that of "
+        "the kernel's fanout hash for the addresses sent: its key is random, so it is the median "
+        "over keys, and the range of 90 % of them.",
+    ),
+    (
         "Detection rate",
         "Distinct (iteration, flow, signature) that were raised, divided by those due. What is "
         "due is what the same sensor raises on the same corpus at zero load, once for each "

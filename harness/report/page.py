@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from harness.report import accounts as accounting
 from harness.report import words
+from harness.report.accounts import Accounts
 from harness.report.frames import Frames
 from harness.report.grids import (
     bias_grid,
@@ -130,7 +132,13 @@ def _settings(clean: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in clean.items() if k not in ("in", "kept", "dropped", "rules")}
 
 
-def render(info: RunInfo, frames: Frames, sentences: list[str], pictures: list[Picture]) -> str:
+def render(
+    info: RunInfo,
+    frames: Frames,
+    accounts: Accounts,
+    sentences: list[str],
+    pictures: list[Picture],
+) -> str:
     """The page as text. The same arguments give the same text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -159,6 +167,13 @@ def render(info: RunInfo, frames: Frames, sentences: list[str], pictures: list[P
         "curve": curve_grid(frames.curves),
         "curve_note": dict(METHOD)["Repeats"],
         "ledger": ledger_grid(frames.curves),
+        "stages": accounting.stage_grid(accounts),
+        "stage_events": accounting.event_grid(accounts),
+        "bottlenecks": accounting.bottleneck_grid(accounts),
+        "budgets": accounting.budget_grid(accounts),
+        "flow_ledgers": accounting.flow_grid(accounts),
+        "alert_ledgers": accounting.alert_grid(accounts),
+        "host_peaks": accounting.host_grid(accounts),
         "signatures": signature_grid(frames.signatures),
         "bias": bias_grid(frames.bias),
         "gates": gate_list(frames.gates),
@@ -185,6 +200,8 @@ def render(info: RunInfo, frames: Frames, sentences: list[str], pictures: list[P
     names = {"verdict": "Verdict", "parameters": "Key parameters", "curves": "Curves"}
     if (frames.curves["valid"] > 0).any():
         names["ledger"] = "Ledger"
+    if any(trial.bottleneck is not None for trial in accounts.trials):
+        names["bottleneck"] = "Bottleneck"
     if len(frames.signatures):
         names["signatures"] = "Signatures"
     if len(frames.bias):

@@ -5,7 +5,7 @@ and prints JSON lines.
 
   reset {run, mark}            end a leftover Suricata of ours, empty the run directory
   ask   {path, commands}       one line: the answers of the unix socket, in order
-  watch {path, interface, log, alerts, workers, interval, timeout}
+  watch {path, interface, netdev, log, alerts, workers, interval, timeout, sockets}
                                `{"event": "ready"}` once the capture runs, then samples until
                                Suricata is gone
 
@@ -29,6 +29,12 @@ import time
 from typing import Any, BinaryIO
 
 STARTUP_POLL_S = 0.02
+# System calls that write or wait for a write, by architecture (asm/unistd.h): write, writev,
+# pwrite64, sendto, sendmsg, fsync, fdatasync.
+WRITES = {
+    "x86_64": ("1", "20", "18", "44", "46", "74", "75"),
+    "aarch64": ("64", "66", "68", "206", "211", "82", "83"),
+}
 # A configuration without a log file: how long the captures must run to be taken as reading.
 UNLOGGED_S = 1.0
 
@@ -103,6 +109,19 @@ def running_captures(pid: int, ifindex: int) -> int:
     return count
 
 
+def capture_threads(pid: int) -> int:
+    """Threads of process `pid` that capture: `RX#..` where there are any, else `W#..`."""
+    names = []
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{tid}/comm") as file:
+                names.append(file.read())
+        except OSError:
+            continue
+    receivers = sum(name.startswith("RX#") for name in names)
+    return receivers or sum(name.startswith("W#") for name in names)
+
+
 def read_schedstat(path: str) -> float | None:
     """Seconds a thread has run or waited for a CPU, exact; None where the kernel keeps no such.
 
@@ -115,6 +134,28 @@ def read_schedstat(path: str) -> float | None:
     except (OSError, ValueError, IndexError):
         return None
     return (ran + waited) / 1e9 if ran else None
+
+
+def held_up(pid: int) -> list[str]:
+    """Capture workers that are held up in a write just now (/proc/<pid>/task/<tid>/syscall).
+
+    A running thread reads "running"; one that sleeps in a system call gives its number first.
+    """
+    numbers = WRITES.get(os.uname().machine, ())
+    names = []
+    base = f"/proc/{pid}/task"
+    for tid in os.listdir(base):
+        try:
+            with open(f"{base}/{tid}/comm") as file:
+                name = file.read().strip()
+            if name[:2] not in ("W#", "RX"):
+                continue
+            with open(f"{base}/{tid}/syscall") as file:
+                if file.read().split(" ", 1)[0] in numbers:
+                    names.append(name)
+        except OSError:
+            continue
+    return names
 
 
 def cpu_seconds(pid: int) -> tuple[float, dict[str, float], dict[str, float]]:
@@ -220,19 +261,29 @@ def engine_started(log: str) -> bool | None:
 
 
 def wait_ready(
-    path: str, interface: str, log: str, workers: int, timeout: float
+    path: str,
+    interface: str,
+    netdev: str,
+    log: str,
+    workers: int,
+    timeout: float,
+    sockets: bool,
 ) -> tuple[Socket | None, int]:
-    """Poll until the socket answers, `workers` captures run (0: at least one) and read packets."""
+    """Poll until the socket answers, `workers` captures run (0: at least one) and read packets.
+
+    Captures are AF_PACKET sockets on `netdev`, or threads where the capture method has no such
+    `sockets` (DPDK, AF_XDP, netmap).
+    """
     end = time.monotonic() + timeout
     link: Socket | None = None
     count = 0
     running_since = None
-    ifindex = interface_index(interface)
+    ifindex = interface_index(netdev) if sockets else 0
     while time.monotonic() < end:
         try:
             if link is None:
                 link = Socket(path)
-            count = running_captures(link.pid, ifindex)
+            count = running_captures(link.pid, ifindex) if sockets else capture_threads(link.pid)
             answer = link.ask("iface-stat", iface=interface)
             if count >= max(1, workers) and answer.get("return") == "OK":
                 running_since = running_since or time.monotonic()
@@ -247,7 +298,7 @@ def wait_ready(
     return None, count
 
 
-def sample(link: Socket, interface: str, counter: LineCounter) -> dict[str, Any]:
+def sample(link: Socket, interface: str, netdev: str, counter: LineCounter) -> dict[str, Any]:
     answer = link.ask("iface-stat", iface=interface)
     message = answer["message"]
     total, workers, awake = cpu_seconds(link.pid)
@@ -255,13 +306,14 @@ def sample(link: Socket, interface: str, counter: LineCounter) -> dict[str, Any]
         "event": "sample",
         "t": time.monotonic(),
         "pid": link.pid,
-        "rx": rx_packets(interface),
+        "rx": rx_packets(netdev),
         "pkts": message["pkts"],
         "drop": message["drop"],
         "alerts": counter.count(),
         "cpu": total,
         "workers": workers,
         "awake": awake,
+        "writing": held_up(link.pid),
         "own_cpu": time.process_time(),
     }
 
@@ -269,24 +321,26 @@ def sample(link: Socket, interface: str, counter: LineCounter) -> dict[str, Any]
 def watch(
     path: str,
     interface: str,
+    netdev: str,
     log: str,
     alerts: str,
     workers: int,
     interval: float,
     timeout: float,
+    sockets: bool,
 ) -> None:
-    link, count = wait_ready(path, interface, log, workers, timeout)
+    link, count = wait_ready(path, interface, netdev, log, workers, timeout, sockets)
     if link is None:
         say({"event": "not-ready", "captures": count})
         return
     counter = LineCounter(alerts)
-    say(dict(sample(link, interface, counter), event="ready", captures=count))
+    say(dict(sample(link, interface, netdev, counter), event="ready", captures=count))
     due = time.monotonic()
     while True:
         due += interval
         time.sleep(max(0.0, due - time.monotonic()))
         try:
-            say(sample(link, interface, counter))
+            say(sample(link, interface, netdev, counter))
         except (OSError, KeyError, ValueError) as error:
             say({"event": "gone", "why": str(error)})
             return

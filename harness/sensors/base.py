@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from harness.model import Alert, Capabilities, Counters
+from harness.model_flows import FlowRecords
 
-__all__ = ["Footprint", "Live", "Sensor"]
+__all__ = ["Footprint", "KeepsFlows", "Live", "Sensor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +76,13 @@ class Sensor(Protocol):
 
     def stop(self) -> None:
         """End it and leave nothing behind; idempotent."""
+        ...
+
+
+@runtime_checkable
+class KeepsFlows(Protocol):
+    """A sensor that may have flow records: `isinstance(sensor, KeepsFlows)` tells."""
+
+    def flow_records(self) -> FlowRecords | None:
+        """What its flow records say of the trial; None: it wrote none. Call after `finish`."""
         ...

@@ -12,7 +12,7 @@ from harness.sensors.appliance.snmp import make_snmp
 from harness.sensors.base import Sensor
 from harness.sensors.capture import BareCapture
 from harness.sensors.snort import SnortSensor
-from harness.sensors.suricata import SuricataSensor
+from harness.sensors.suricata_life import make_suricata
 from harness.sensors.zeek import ZeekSensor
 from harness.sensors.zeek_cluster import make_zeek_cluster
 from lab.host import Host
@@ -21,7 +21,7 @@ from lab.inventory import SensorSpec
 __all__ = ["DRIVERS", "OFFLINE", "make_sensor"]
 
 DRIVERS: dict[str, Callable[[Host, SensorSpec], Sensor]] = {
-    "suricata": SuricataSensor,
+    "suricata": make_suricata,
     "capture": BareCapture,
     "command": make_command,
     "snmp": make_snmp,

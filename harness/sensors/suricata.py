@@ -1,4 +1,4 @@
-"""Suricata, started by us on AF_PACKET and stopped after each trial.
+"""Suricata, started by us and stopped after each trial.
 
 A fresh process per trial is the known state: empty flow tables, counters at zero, and the only
 exact statistics Suricata has, those it writes while it shuts down. While it runs, a small agent on
@@ -15,33 +15,42 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from harness.errors import ConfigError, SensorFailed
+from harness.errors import SensorFailed
 from harness.model import Alert, Capabilities, Counters
+from harness.model_flows import FlowRecords
 from harness.sensors.base import Footprint, Live
 from harness.sensors.eve import read_alerts
-from harness.sensors.suricata_agent import Sample, Watch, is_quiet
+from harness.sensors.eve_flows import read_flows
+from harness.sensors.suricata_agent import Watch
+from harness.sensors.suricata_capture import capture_argv, check_capture, device_of
 from harness.sensors.suricata_config import (
-    Options,
     Paths,
     own_config_argv,
-    read_options,
     render,
     settings_argv,
     ship,
     ship_rules,
 )
-from harness.sensors.suricata_counters import last_record, reconciles, to_counters
+from harness.sensors.suricata_counters import (
+    FORMULAS,
+    exact_pcap,
+    last_record,
+    pcap_totals,
+    to_counters,
+)
 from harness.sensors.suricata_host import (
+    check_support,
     first_error,
     how_ended,
     last_log_line,
     read_version,
     shutdown_totals,
 )
+from harness.sensors.suricata_intake import Intake
+from harness.sensors.suricata_link import Link
+from harness.sensors.suricata_options import Options, read_options
 from lab.errors import CommandFailed, CommandTimeout
 from lab.host import Host, Process
 from lab.inventory import SensorSpec
@@ -66,8 +75,11 @@ class SuricataSensor:
 
     def __init__(self, host: Host, spec: SensorSpec) -> None:
         self.version = ""
+        self._options: Options = read_options(spec.options)
+        check_capture(spec, self._options)
+        formula = FORMULAS[self._options.capture]
         self.capabilities = Capabilities(
-            kernel_drops=True,
+            kernel_drops=formula.drops is not None,
             software_drops=True,
             per_worker=True,
             flows=True,
@@ -75,17 +87,20 @@ class SuricataSensor:
             exact_totals=True,
         )
         self.cpu_seconds: float | None = None
+        # Closed TCP flows are remembered this long (flow-timeouts.tcp.closed of our suricata.yaml).
+        self.flow_timeout = None if "config" in spec.options else 60.0
         self.rules_digest = ""
         self._host = host
         self._spec = spec
-        if spec.interface is None:
-            raise ConfigError("inventory: sensor.interface is missing: Suricata captures on one")
-        self._interface = spec.interface
-        self._options: Options = read_options(spec.options)
+        self._device = device_of(spec, self._options)
+        self._netdev = spec.interface if self._options.capture != "dpdk" else None
         self._paths = Paths(f"{host.workdir}/suricata")
         self._paths.check()
+        self._link = Link(
+            host, self._options, self._paths, self._paths.socket, self._device, self._netdev or ""
+        )
         self._argv: list[str] | None = None
-        self._agent: str | None = None
+        self._intake: Intake | None = None
         self._process: Process | None = None
         self._watch: Watch | None = None
         self._started = 0.0
@@ -96,13 +111,14 @@ class SuricataSensor:
         """Binary, version, interface, rules. Raises SensorFailed, ConfigError."""
         host, spec = self._host, self._spec
         self.version = read_version(self._host, self._spec)
-        if host.run(["ip", "link", "show", "dev", self._interface], check=False).returncode != 0:
+        check_support(host, spec, self._options)
+        net = self._netdev
+        if net and host.run(["ip", "link", "show", "dev", net], check=False).returncode != 0:
             raise SensorFailed(
-                f"{host.name}: there is no interface {self._interface}; see sensor.interface in "
-                "the inventory"
+                f"{host.name}: there is no interface {net}; see sensor.interface in the inventory"
             )
         argv = self._command()
-        self._agent_call("reset", {"run": self._paths.run, "mark": self._paths.run})
+        self._reset()
         tested = host.run(
             [spec.binary, "-T", *argv, "-l", self._paths.run], check=False, timeout=300, sudo=True
         )
@@ -132,34 +148,37 @@ class SuricataSensor:
         host, spec, paths = self._host, self._spec, self._paths
         self.stop()
         argv = self._command()
-        self._agent_call("reset", {"run": paths.run, "mark": paths.run})
-        command = [spec.binary, *argv, f"--af-packet={self._interface}", "-l", paths.run]
+        self._reset()
+        self._intake = Intake.start(self._link) if self._via_socket else None
+        command = [spec.binary, *argv, *capture_argv(spec, self._options), "-l", paths.run]
         command += ["--pidfile", paths.pidfile]
-        if spec.cpus:
+        if spec.cpus and self._options.capture != "dpdk":  # which pins its threads itself
             command = ["taskset", "-c", spec.cpus, *command]
         self.cpu_seconds = None
         self._started = time.monotonic()
         self._process = host.start(
             command, max_seconds=_MAX_SECONDS, log=f"{paths.base}/console.log", sudo=True
         )
-        self._watch = Watch(self._start_watch())
+        self._watch = self._link.watch(
+            paths.log("suricata.log"), paths.log("alerts.json"), self._expected_captures()
+        )
         self._wait_ready()
 
-    def _start_watch(self) -> Process:
-        argument = {
-            "path": self._paths.socket,
-            "interface": self._interface,
-            "log": self._paths.log("suricata.log"),
-            "alerts": self._paths.log("alerts.json"),
-            "workers": 0 if self._options.config else self._spec.workers,
-            "interval": self._options.sample_interval,
-            "timeout": self._options.ready_timeout,
-        }
-        return self._host.start(
-            [self._host.python, self._agent_path(), "watch", json.dumps(argument)],
-            max_seconds=_MAX_SECONDS,
-            sudo=True,
-        )
+    def _expected_captures(self) -> int:
+        """How many captures our configuration makes; 0 where it is the user's."""
+        options = self._options
+        if options.config:
+            return 0
+        if options.capture == "pcap":
+            return 1
+        return options.receive_threads if options.runmode == "autofp" else self._spec.workers
+
+    @property
+    def _via_socket(self) -> bool:
+        return self._options.alerts_via != "file"
+
+    def _reset(self) -> None:
+        self._link.call("reset", {"run": self._paths.run, "mark": self._paths.run})
 
     def _wait_ready(self) -> None:
         assert self._watch is not None
@@ -169,7 +188,7 @@ class SuricataSensor:
             if self._watch.ended or time.monotonic() > end:
                 raise SensorFailed(
                     f"{self._host.name}: suricata did not begin to capture on "
-                    f"{self._interface} within {self._options.ready_timeout:g} s "
+                    f"{self._device} within {self._options.ready_timeout:g} s "
                     f"({self._watch.last_words}); last log line: {self._last_log_line()}"
                 )
             time.sleep(0.01)
@@ -177,38 +196,17 @@ class SuricataSensor:
     # -- while it runs ----------------------------------------------------------------------
 
     def footprint(self) -> Footprint:
-        """The process we started, and the run directory."""
-        pids = () if self._process is None else (self._process.pid,)
-        return Footprint(pids, self._paths.run)
+        """Suricata's own process (not that of sudo), from its command socket; the run directory."""
+        pid = self._watch.pid if self._watch is not None else None
+        if pid is None and self._process is not None:
+            pid = self._process.pid
+        return Footprint(() if pid is None else (pid,), self._paths.run)
 
     def snapshot(self) -> Counters:
-        """Counters now, from the unix socket; exact as soon as they reconcile.
-
-        Right after a start nothing was received and everything is zero. Otherwise the statistics
-        table, up to 4 s old, is awaited until it agrees with iface-stat.
-        """
+        """Counters now, from the unix socket: as soon as the statistics table, which may be 4 s
+        old, agrees with iface-stat."""
         self._must_live("before its counters were read")
-        end = time.monotonic() + 12.0
-        while True:
-            answers = self._ask(["iface-stat", {"iface": self._interface}], ["dump-counters", {}])
-            now = answers[0].get("message")
-            if not isinstance(now, dict) or "pkts" not in now:
-                raise SensorFailed(
-                    f"{self._host.name}: suricata does not answer iface-stat for "
-                    f"{self._interface}: {now}"
-                )
-            if now["pkts"] == 0:
-                return to_counters({}, exact=False)
-            table = answers[1].get("message")
-            if isinstance(table, dict):
-                counters = to_counters(table, exact=False)
-                if reconciles(counters) and counters.received == now["pkts"]:
-                    return counters
-                if time.monotonic() > end:
-                    return replace(counters, received=int(now["pkts"]), dropped=int(now["drop"]))
-            elif time.monotonic() > end:
-                raise SensorFailed(f"{self._host.name}: suricata's dump-counters says: {table}")
-            time.sleep(0.3)
+        return self._link.counters()
 
     def live(self) -> Live:
         """The agent's last sample. Raises SensorFailed when Suricata is gone."""
@@ -222,24 +220,7 @@ class SuricataSensor:
         """Wait until link and counters stand still and the workers are idle."""
         if self._watch is None:
             raise SensorFailed(f"{self._host.name}: suricata is not running")
-        begin = time.monotonic()
-        self._watch.read()  # what was sampled before now proves nothing
-        mark = self._watch.count
-        window: list[Sample] = []
-        while time.monotonic() - begin < timeout:
-            self._must_live("while it settled")
-            fresh = self._watch.since(mark)
-            mark = self._watch.count
-            window += fresh
-            if fresh and is_quiet(window):
-                return True
-            if self._watch.ended:
-                raise SensorFailed(
-                    f"{self._host.name}: suricata's command socket went away while it settled "
-                    f"({self._watch.last_words}); last log line: {self._last_log_line()}"
-                )
-            time.sleep(0.05)
-        return False
+        return self._link.settle(self._watch, timeout, lambda: self._must_live("while it settled"))
 
     # -- after a trial ----------------------------------------------------------------------
 
@@ -255,6 +236,7 @@ class SuricataSensor:
         self._watch.read()
         self.cpu_seconds = self._watch.cpu_seconds
         sampler = self._watch.own_cpu
+        facts = self._watch.facts()
         lived = time.monotonic() - self._started
         exit_ = self._process.stop(_STOP_GRACE_S)
         self._process = None
@@ -276,18 +258,43 @@ class SuricataSensor:
                 f"{where}: suricata's counters are {uptime:.0f} s old but it was started "
                 f"{lived:.0f} s ago: it restarted, or its final record is missing"
             )
-        counters = to_counters(stats, exact=True)
-        said = shutdown_totals(self._read_tail("suricata.log", 1 << 16), self._interface)
-        if said is not None and said != (counters.received, counters.dropped):
-            raise SensorFailed(
-                f"{where}: suricata's last statistics record has {counters.received} packets and "
-                f"{counters.dropped} drops, its log says {said[0]} and {said[1]} at shutdown: the "
-                "final record is missing (full disk?)"
-            )
-        raw = dict(counters.raw)
+        raw = dict(facts)
         if sampler is not None:
             raw["probebench.sampler_cpu_s"] = sampler
-        return replace(counters, raw=raw)
+        counters = self._totals(stats)
+        if self._intake is not None:
+            raw.update(self._intake.finish(counters.alerts))
+        return replace(counters, raw={**counters.raw, **raw})
+
+    def _totals(self, stats: dict[str, object]) -> Counters:
+        """The last record as Counters, held against what the log says of the interface."""
+        capture = self._options.capture
+        log = self._read_tail("suricata.log", 1 << 16)
+        counters = to_counters(stats, exact=True, capture=capture)
+        if capture == "pcap":
+            counters = exact_pcap(counters, pcap_totals(log, self._device))
+        said = shutdown_totals(log, self._device)
+        if said is None:
+            return counters
+        if FORMULAS[capture].drops_exact:
+            wrong = said != (counters.received, counters.dropped)
+        else:
+            wrong = said[0] != counters.decoded
+        if wrong:
+            raise SensorFailed(
+                f"{self._host.name}: suricata's last statistics record has {counters.received} "
+                f"packets, {counters.dropped} drops and {counters.decoded} decoded, its log says "
+                f"{said[0]} packets and {said[1]} drops at shutdown: the final record is missing "
+                "(full disk?)"
+            )
+        return counters
+
+    def flow_records(self) -> FlowRecords | None:
+        """Flow records of the trial; None unless `flow-events` is on. Call after `finish`."""
+        if not self._options.flow_events or self._options.config is not None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
+            return read_flows(self._fetch("flows.json", Path(scratch) / "flows.json"))
 
     def alerts(self) -> Iterator[Alert]:
         """Alerts since `prepare`; a large file travels compressed."""
@@ -313,6 +320,9 @@ class SuricataSensor:
                 process.stop(5.0)
         finally:
             self._end_watch()
+            intake, self._intake = self._intake, None
+            if intake is not None:
+                intake.stop()
 
     # -- helpers ----------------------------------------------------------------------------
 
@@ -320,29 +330,6 @@ class SuricataSensor:
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.stop()
-
-    def _agent_path(self) -> str:
-        if self._agent is None:
-            source = files("harness.sensors").joinpath("_suricata_agent.py").read_bytes()
-            self._agent = ship(self._host, self._paths, source, ".py")
-        return self._agent
-
-    def _agent_call(self, mode: str, argument: dict[str, Any]) -> dict[str, Any]:
-        argv = [self._host.python, self._agent_path(), mode, json.dumps(argument)]
-        done = self._host.run(argv, check=False, timeout=30, sudo=True)
-        try:
-            answer = json.loads(done.stdout)
-        except ValueError:
-            answer = {"error": (done.stderr.strip().splitlines() or ["no answer"])[-1]}
-        if not isinstance(answer, dict) or "error" in answer:
-            why = answer["error"] if isinstance(answer, dict) else answer
-            raise SensorFailed(f"{self._host.name}: the sensor agent could not {mode}: {why}")
-        return answer
-
-    def _ask(self, *commands: list[Any]) -> list[dict[str, Any]]:
-        answer = self._agent_call("ask", {"path": self._paths.socket, "commands": commands})
-        answers: list[dict[str, Any]] = answer["answers"]
-        return answers
 
     def _must_live(self, when: str) -> None:
         if self._process is None:
@@ -357,10 +344,7 @@ class SuricataSensor:
             )
 
     def _read_tail(self, name: str, limit: int) -> str:
-        done = self._host.run(
-            ["tail", "-c", str(limit), self._paths.log(name)], check=False, sudo=True
-        )
-        return done.stdout if done.returncode == 0 else ""
+        return self._link.tail(self._paths.log(name), limit)
 
     def _last_log_line(self) -> str:
         return last_log_line(self._read_tail("suricata.log", 4096))

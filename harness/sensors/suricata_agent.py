@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from lab.host import Process
 
-__all__ = ["Sample", "Watch", "is_quiet"]
+__all__ = ["Sample", "Watch", "is_quiet", "worker_facts"]
 
 # AF_PACKET counters are moved into iface-stat once a second (source-af-packet.c, ReceiveAFPLoop):
 # what is stable for longer than that is stable.
@@ -31,7 +33,7 @@ class Sample:
 
     `rx` counts the interface's received packets, `received` and `dropped` are iface-stat's.
     `awake` is how long each worker has run or waited for a CPU; empty where the kernel does not
-    tell.
+    tell. `writing` names workers that were held up in a write.
     """
 
     t: float
@@ -43,6 +45,7 @@ class Sample:
     workers: dict[str, float]
     own_cpu: float
     awake: dict[str, float]
+    writing: tuple[str, ...] = ()
 
 
 class Watch:
@@ -53,6 +56,7 @@ class Watch:
         self._samples: list[Sample] = []
         self.ready = False
         self.ended = False
+        self.pid: int | None = None  # Suricata's own, from its command socket
         self.last_words = "the command socket does not answer"
 
     def read(self) -> None:
@@ -71,6 +75,7 @@ class Watch:
     def _take(self, message: dict[str, Any]) -> None:
         event = message.get("event")
         if event in ("ready", "sample"):
+            self.pid = message.get("pid", self.pid)
             self._samples.append(
                 Sample(
                     t=message["t"],
@@ -82,15 +87,25 @@ class Watch:
                     workers=message["workers"],
                     own_cpu=message["own_cpu"],
                     awake=message.get("awake", {}),
+                    writing=tuple(message.get("writing", ())),
                 )
             )
             self.ready = True
         elif event == "not-ready":
-            self.last_words = f"{message['captures']} capture sockets are running"
+            self.last_words = f"{message['captures']} captures are running"
             self.ended = True
         elif event == "gone":
             self.last_words = message["why"]
             self.ended = True
+
+    def await_first(self, timeout: float) -> bool:
+        """Wait for the first sample; False when the agent gave up or `timeout` (s) passed."""
+        end = time.monotonic() + timeout
+        while self.latest is None:
+            if self.ended or time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
 
     @property
     def count(self) -> int:
@@ -120,6 +135,10 @@ class Watch:
         """CPU time of the agent itself."""
         return self._samples[-1].own_cpu if self._samples else None
 
+    def facts(self) -> dict[str, float]:
+        """What the samples say of the workers under load; see `worker_facts`."""
+        return worker_facts(self._samples)
+
     def stop(self) -> None:
         """End the agent; idempotent."""
         self._process.stop(1.0)
@@ -144,13 +163,14 @@ def _asleep(window: list[Sample]) -> bool:
     )
 
 
-def is_quiet(window: list[Sample]) -> bool:
+def is_quiet(window: list[Sample], counters_too: bool = False) -> bool:
     """True when the last samples show a worked-off, idle sensor.
 
     Either the workers are known to have slept (`_ASLEEP_S`), or nothing that is counted has moved
-    for `_QUIET_S`.
+    for `_QUIET_S`. `counters_too` asks for the latter: then iface-stat is up to date as well, which
+    matters where no exact totals follow.
     """
-    if _asleep(window):
+    if not counters_too and _asleep(window):
         return True
     last, first = window[-1], _before(window, _QUIET_S)
     if first is None:
@@ -162,3 +182,47 @@ def is_quiet(window: list[Sample]) -> bool:
         return False
     busy = [last.workers[n] - first.workers.get(n, 0.0) for n in last.workers]
     return all(seconds <= _IDLE_CPU * span for seconds in busy)
+
+
+_WINDOW_S = 0.9  # a share of less than about a second is a burst's
+
+
+def worker_facts(samples: list[Sample]) -> dict[str, float]:
+    """Facts of the intervals in which packets arrived, by name, for `Counters.raw`.
+
+    "probebench.loaded_s" is their length; "probebench.worker.<name>.…" are "cpu_s" and "awake_s"
+    (ran, or waited for a CPU) within them, "busiest" the largest share of about a second that the
+    worker was awake (or ran, where only that is known), and "writing" the share of samples that
+    found it held up in a write.
+    """
+    pairs = [
+        (a, b)
+        for a, b in pairwise(samples)
+        if b.received - a.received > _QUIET_PPS * (b.t - a.t)
+        or (a.rx is not None and b.rx is not None and b.rx - a.rx > _QUIET_PPS * (b.t - a.t))
+    ]
+    if not pairs:
+        return {}
+    facts = {"probebench.loaded_s": sum(b.t - a.t for a, b in pairs)}
+    for name in samples[-1].workers:
+        awake = all(name in s.awake for s in samples)
+        key = f"probebench.worker.{name}."
+        facts[key + "cpu_s"] = sum(b.workers[name] - a.workers.get(name, 0.0) for a, b in pairs)
+        if awake:
+            facts[key + "awake_s"] = sum(b.awake[name] - a.awake[name] for a, b in pairs)
+        times = [(s.t, (s.awake if awake else s.workers).get(name, 0.0)) for s in samples]
+        facts[key + "busiest"] = _busiest(times)
+        facts[key + "writing"] = sum(name in b.writing for _, b in pairs) / len(pairs)
+    return facts
+
+
+def _busiest(times: list[tuple[float, float]]) -> float:
+    """The largest growth per second over any window of at least `_WINDOW_S` (or the whole)."""
+    best, first = 0.0, 0
+    for last in range(1, len(times)):
+        while times[last][0] - times[first + 1][0] >= _WINDOW_S:
+            first += 1
+        span = times[last][0] - times[first][0]
+        if span >= _WINDOW_S or (last == len(times) - 1 and best == 0.0 and span > 0):
+            best = max(best, (times[last][1] - times[first][1]) / span)
+    return min(1.0, best)  # a name and its times are not read in one instant

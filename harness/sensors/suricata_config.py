@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from harness.errors import ConfigError, SensorFailed
+from harness.sensors.suricata_capture import capture_yaml
+from harness.sensors.suricata_options import Options, read_options
 from lab.host import Host
 from lab.inventory import SensorSpec
+from lab.shipping import ship_bytes
 
 __all__ = [
     "Options",
@@ -28,15 +30,6 @@ __all__ = [
     "ship_rules",
 ]
 
-_KNOWN = (
-    "config",
-    "flow-events",
-    "ready-timeout",
-    "sample-interval",
-    "set.<key>",
-    "stats-interval",
-)
-
 # A TPACKET_V3 block must hold a whole reassembled datagram (64 KiB and headers), or Suricata
 # warns and truncates it; a ring of fewer than four such blocks would be no ring at all.
 _LARGE_BLOCK = 131072
@@ -48,66 +41,6 @@ _FRAME = 1600  # bytes of ring that Suricata reckons for a packet of a 1500-byte
 
 class _Yaml(Template):
     delimiter = "@"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """`[sensor.options]` of a Suricata.
-
-    `config` is an own suricata.yaml on the sensor host (its outputs and capture settings are kept;
-    alerts, statistics and the command socket are added). `settings` are `--set` overrides.
-    `flow_events` writes flow records too. Times are in seconds.
-    """
-
-    config: str | None
-    settings: tuple[tuple[str, str], ...]
-    flow_events: bool
-    ready_timeout: float
-    sample_interval: float
-    stats_interval: int
-
-
-def read_options(values: Mapping[str, str | int | float | bool]) -> Options:
-    """Check `[sensor.options]`. Raises ConfigError naming the key."""
-    settings: list[tuple[str, str]] = []
-    plain: dict[str, str | int | float | bool] = {}
-    for key, value in values.items():
-        if key.startswith("set.") and len(key) > len("set."):
-            text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
-            settings.append((key[len("set.") :], text))
-        elif key in _KNOWN:
-            plain[key] = value
-        else:
-            raise ConfigError(
-                f"inventory: sensor.options.{key}: unknown option; known: {', '.join(_KNOWN)}"
-            )
-
-    def number(key: str, default: float, low: float) -> float:
-        value = plain.get(key, default)
-        if isinstance(value, (bool, str)) or value < low:
-            raise ConfigError(
-                f"inventory: sensor.options.{key} = {value!r}: give a number >= {low:g}"
-            )
-        return float(value)
-
-    config = plain.get("config")
-    if config is not None and (not isinstance(config, str) or not config.startswith("/")):
-        raise ConfigError(
-            f"inventory: sensor.options.config = {config!r}: give an absolute path on the sensor"
-        )
-    flow_events = plain.get("flow-events", False)
-    if not isinstance(flow_events, bool):
-        raise ConfigError(
-            f"inventory: sensor.options.flow-events = {flow_events!r}: give true or false"
-        )
-    return Options(
-        config=config,
-        settings=tuple(settings),
-        flow_events=flow_events,
-        ready_timeout=number("ready-timeout", 60.0, 0.1),
-        sample_interval=number("sample-interval", 0.25, 0.05),
-        stats_interval=int(number("stats-interval", 1, 1)),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +92,7 @@ def digest_of(parts: Iterable[bytes]) -> str:
 
 def ship(host: Host, paths: Paths, data: bytes, suffix: str) -> str:
     """Put `data` on the host under its digest, unless it is there; returns the remote path."""
-    remote = paths.stored(hashlib.sha256(data).hexdigest()[:32] + suffix)
-    if host.run(["test", "-s" if data else "-e", remote], check=False).returncode == 0:
-        return remote
-    host.run(["mkdir", "-p", paths.stored("")])
-    with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
-        local = Path(scratch) / "file"
-        local.write_bytes(data)
-        host.put(local, remote)
-    return remote
+    return ship_bytes(host, paths.stored(""), data, suffix)
 
 
 def ship_rules(host: Host, paths: Paths, rules: Sequence[Path]) -> tuple[tuple[str, ...], str]:
@@ -227,15 +152,28 @@ def render(
         "socket_enabled": "yes" if live else "no",
         "socket": json.dumps(paths.socket),
         "interface": json.dumps(spec.interface),
-        "workers": str(spec.workers),
+        "workers": str(spec.workers if options.runmode == "workers" else options.receive_threads),
         # Unique per interface is what matters: a fanout group is per namespace and per id.
         "cluster_id": "97",
         "ring_size": str(spec.ring_size),
         "block_size": str(block),
+        "runmode": options.runmode if live else "workers",
+        "v3": "yes" if options.runmode == "workers" else "no",
+        "eve_type": options.alerts_via if live and options.alerts_via != "file" else "regular",
+        "eve_name": "alerts.json" if options.alerts_via == "file" or not live else "alerts.sock",
         "pending": str(max(_LEAST_PENDING, min(_PENDING, spec.ring_size))),
     }
     template = files("harness.sensors").joinpath("suricata.yaml").read_text()
-    return _Yaml(template).substitute(values)
+    text = _Yaml(template).substitute(values)
+    if live and (options.capture, options.runmode) != ("af-packet", "workers"):
+        text += capture_yaml(spec, options, _processors(host))
+    return text
+
+
+def _processors(host: Host) -> int:
+    """CPUs online, as Suricata counts them (whatever its affinity)."""
+    said = host.run(["getconf", "_NPROCESSORS_ONLN"], check=False).stdout.strip()
+    return int(said) if said.isdigit() and int(said) > 0 else 1
 
 
 def settings_argv(options: Options) -> list[str]:
@@ -273,8 +211,9 @@ def own_config_argv(
         node = f"outputs.{number}"
         added[node] = "eve-log"
         added[f"{node}.eve-log.enabled"] = "yes"
-        added[f"{node}.eve-log.filetype"] = "regular"
-        added[f"{node}.eve-log.filename"] = name
+        socket = live and kind == "alert" and options.alerts_via != "file"
+        added[f"{node}.eve-log.filetype"] = options.alerts_via if socket else "regular"
+        added[f"{node}.eve-log.filename"] = "alerts.sock" if socket else name
         added[f"{node}.eve-log.types.0"] = kind
         if kind == "stats":
             added[f"{node}.eve-log.types.0.stats.threads"] = "yes"

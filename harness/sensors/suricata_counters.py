@@ -1,29 +1,72 @@
-"""Suricata's statistics, read into `harness.model.Counters`.
+"""Suricata's statistics, read into `harness.model.Counters`, by one formula a capture mode.
 
-The names and what they hold (Suricata 7.0 and 8.0, src/source-af-packet.c, src/decode.c,
-src/flow-manager.c):
+`Counters.received` always means "reached the capture method, drops included". Suricata's own packet
+counters do not all mean that:
 
-| counter | holds |
-| --- | --- |
-| capture.kernel_packets | packets that reached the AF_PACKET sockets, drops included (the kernel's PACKET_STATISTICS adds tp_drops to tp_packets) |
-| capture.kernel_drops | of those, dropped because the ring was full |
-| decoder.pkts | packets the workers took from the ring |
-| decoder.invalid | of those, not decodable (truncated, bad header) |
-| flow.total | flows created |
-| detect.alert | alerts |
+| mode | packets | holds drops? | drops | source (7.0.10; 8.0.4 the same) |
+| --- | --- | --- | --- | --- |
+| af-packet | capture.kernel_packets | yes | capture.kernel_drops | source-af-packet.c, AFPDumpCounters: tp_packets, which the kernel gives with tp_drops in it |
+| pcap | capture.kernel_packets | yes | capture.kernel_drops | source-pcap.c, PcapDumpCounters: ps_recv and ps_drop of libpcap, which on Linux are tp_packets and tp_drops (measured: 1,180,000 sent = 1,046,323 read + 133,677 dropped, and ps_recv was 1,180,000) |
+| dpdk | capture.packets | yes | capture.rx_errors | source-dpdk.c, DPDKDumpCounters: worker 0 adds imissed + ierrors + rx_nombuf of the port to its own packets, and is the only one that has them |
+| af-xdp | capture.afxdp_packets | no | capture.kernel_drops | source-af-xdp.c, AFXDPDumpCounters: descriptors taken from the ring; rx_dropped + rx_invalid_descs + rx_ring_full of XDP_STATISTICS |
+| netmap | capture.kernel_packets | no | none | source-netmap.c, NetmapDumpCounters: its drops count packets that could not be sent on (inline), never lost ones; what a full ring loses shows in the NIC's counters |
 
-The record that Suricata writes at shutdown is the only exact one.
+Other counters used: `decoder.pkts` (taken from the ring), `decoder.invalid` (of those, not
+decodable), `flow.total` (else the sum over protocols), `detect.alert`.
+
+What each mode's last record is worth, once Suricata has ended: exact, but in mode pcap. That mode
+reads libpcap's counters only while packets come, once a second, and not when it stops, so its
+record is up to a second short; exact are the lines it logs at its end (`pcap_totals`).
 """  # noqa: E501
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.model import Counters
+from harness.sensors.suricata_options import Capture
 
-__all__ = ["flatten", "last_record", "reconciles", "to_counters"]
+__all__ = [
+    "FORMULAS",
+    "Formula",
+    "agrees",
+    "exact_pcap",
+    "flatten",
+    "last_record",
+    "pcap_totals",
+    "reconciles",
+    "to_counters",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """How a mode's counters become `received` and `dropped`.
+
+    `packets` and `drops` name the counters (`drops` is None where the mode does not count what it
+    lost), `includes` tells whether `packets` holds the drops, `interface_includes` whether the
+    `pkts` of iface-stat and of the log line at shutdown does. `drops_exact` is False where the
+    `drop` beside that `pkts` is that of one thread or late.
+    """
+
+    packets: str
+    drops: str | None
+    includes: bool
+    interface_includes: bool
+    drops_exact: bool
+
+
+FORMULAS: dict[Capture, Formula] = {
+    "af-packet": Formula("capture.kernel_packets", "capture.kernel_drops", True, True, True),
+    "pcap": Formula("capture.kernel_packets", "capture.kernel_drops", True, False, False),
+    "dpdk": Formula("capture.packets", "capture.rx_errors", True, True, True),
+    "af-xdp": Formula("capture.afxdp_packets", "capture.kernel_drops", False, False, False),
+    "netmap": Formula("capture.kernel_packets", None, False, False, False),
+}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -59,25 +102,51 @@ def _flows(raw: Mapping[str, float]) -> int:
     return int(sum(raw.get(f"flow.{p}", 0) for p in ("tcp", "udp", "icmpv4", "icmpv6")))
 
 
-def to_counters(stats: Mapping[str, Any], *, exact: bool) -> Counters:
+def _threads(stats: Mapping[str, Any], raw: dict[str, float]) -> dict[str, int]:
+    """Packets by the thread that decoded them; puts what else is known by thread into `raw`.
+
+    In `workers` the threads `W#..` decode and analyse. In `autofp` the threads `RX#..` decode and
+    the `W#..` analyse, of which Suricata counts flows but no packets.
+    """
+    decoded: dict[str, int] = {}
+    for name, tree in (stats.get("threads") or {}).items():
+        if not isinstance(tree, Mapping) or not name.startswith(("W#", "RX#")):
+            continue
+        if "decoder" in tree:
+            decoded[name] = int(tree["decoder"].get("pkts", 0))
+        raw.update(flatten(tree.get("capture", {}), f"threads.{name}.capture."))
+        flow = tree.get("flow")
+        if isinstance(flow, Mapping):
+            raw[f"threads.{name}.flow.total"] = _flows(dict(flatten(tree)))
+    if any(name.startswith("RX#") for name in decoded):
+        decoded = {name: count for name, count in decoded.items() if name.startswith("RX#")}
+    return decoded
+
+
+def to_counters(
+    stats: Mapping[str, Any], *, exact: bool, capture: Capture = "af-packet"
+) -> Counters:
     """One stats record (eve `stats`, or the answer to dump-counters) as Counters.
 
-    An absent counter is 0: Suricata 8 leaves out those that never moved.
+    An absent counter is 0: Suricata 8 leaves out those that never moved. In mode pcap the two
+    capture counters are late: `received` is then the larger of what they and the decoder prove.
     """
-    totals = {k: v for k, v in stats.items() if k != "threads"}
-    raw = dict(flatten(totals))
-    workers: dict[str, int] = {}
-    for name, tree in (stats.get("threads") or {}).items():
-        if isinstance(tree, Mapping) and "decoder" in tree and name.startswith(("W#", "RX#")):
-            workers[name] = int(tree["decoder"].get("pkts", 0))
-            raw.update(flatten(tree.get("capture", {}), f"threads.{name}.capture."))
+    raw = dict(flatten({k: v for k, v in stats.items() if k != "threads"}))
+    workers = _threads(stats, raw)
 
     def count(name: str) -> int:
         return int(raw.get(name, 0))
 
+    formula = FORMULAS[capture]
+    dropped = None if formula.drops is None else count(formula.drops)
+    received = count(formula.packets)
+    if not formula.includes:
+        received += dropped or 0
+    if capture == "pcap":
+        received = max(received, count("decoder.pkts") + (dropped or 0))
     return Counters(
-        received=count("capture.kernel_packets"),
-        dropped=count("capture.kernel_drops"),
+        received=received,
+        dropped=dropped,
         decoded=count("decoder.pkts"),
         decoded_bytes=count("decoder.bytes"),
         invalid=count("decoder.invalid"),
@@ -90,7 +159,34 @@ def to_counters(stats: Mapping[str, Any], *, exact: bool) -> Counters:
 
 
 def reconciles(counters: Counters) -> bool:
-    """kernel_packets − kernel_drops = decoder.pkts: nothing is between the ring and the decoder."""
-    if counters.received is None or counters.dropped is None or counters.decoded is None:
+    """received − dropped = decoded: nothing is between the ring and the decoder."""
+    if counters.received is None or counters.decoded is None:
         return False
-    return counters.received - counters.dropped == counters.decoded
+    return counters.received - (counters.dropped or 0) == counters.decoded
+
+
+def agrees(counters: Counters, packets: int, capture: Capture) -> bool:
+    """Whether counters and iface-stat's `pkts` tell of the same packets, with none in between."""
+    if FORMULAS[capture].interface_includes:
+        return reconciles(counters) and counters.received == packets
+    return counters.decoded == packets
+
+
+def pcap_totals(log: str, interface: str) -> tuple[int, int] | None:
+    """(received, dropped) of the interface, summed over the lines that threads log at their end.
+
+    The line: `rx0: pcap total:1180000 recv:1046323 drop:133677 (11.3%)` (source-pcap.c); its total
+    is ps_recv. None where there is no such line.
+    """
+    form = rf"{re.escape(interface)}: pcap total:(\d+) recv:\d+ drop:(\d+)"
+    found = re.findall(form, log)
+    if not found:
+        return None
+    return sum(int(total) for total, _ in found), sum(int(drop) for _, drop in found)
+
+
+def exact_pcap(counters: Counters, totals: tuple[int, int] | None) -> Counters:
+    """The last record of mode pcap with the totals of the log; not exact where there are none."""
+    if totals is None:
+        return replace(counters, exact=False)
+    return replace(counters, received=totals[0], dropped=totals[1])

@@ -6,12 +6,15 @@ import re
 from itertools import pairwise
 
 from harness.errors import SensorFailed
+from harness.sensors.suricata_capture import support_line
+from harness.sensors.suricata_options import Options
 from harness.signals import signal_name
 from lab.errors import MissingTool
 from lab.host import Exit, Host
 from lab.inventory import SensorSpec
 
 __all__ = [
+    "check_support",
     "first_error",
     "how_ended",
     "last_log_line",
@@ -47,6 +50,18 @@ def read_version(host: Host, spec: SensorSpec) -> str:
             "this driver knows Suricata 7 and 8"
         )
     return version
+
+
+def check_support(host: Host, spec: SensorSpec, options: Options) -> None:
+    """Raise SensorFailed when the binary was built without the capture mode that is asked for."""
+    if options.capture == "af-packet":
+        return
+    said = host.run([spec.binary, "--build-info"], check=False).stdout
+    if support_line(options, said) is False:
+        raise SensorFailed(
+            f"{host.name}: {spec.binary} was built without {options.capture} "
+            "(suricata --build-info); use another build or another sensor.options.capture"
+        )
 
 
 def first_error(text: str) -> str:

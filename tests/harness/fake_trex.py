@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -60,12 +62,34 @@ class Play:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    """As the C library does: into a pipe a block at a time, unless stdbuf asked for lines."""
+    print(text, flush=os.environ.get("_STDBUF_O") == "L")
 
 
 def give_up(text: str, status: int) -> None:
     say(text)
     raise SystemExit(status)
+
+
+def refuse(text: str) -> None:
+    """Of the scripts that look at the configuration before the server starts."""
+    give_up(f"{text}\nERROR encountered while configuring TRex system", 255)
+
+
+def traceback_of_lspci() -> None:
+    """What the real one says, and survives, on hosts without lspci (recorded, shortened)."""
+    print(
+        "Traceback (most recent call last):\n"
+        '  File "dpdk_nic_bind.py", line 265, in run_lspci\n'
+        "    raise child_exception_type(errno_num, err_msg, err_filename)\n"
+        "FileNotFoundError: [Errno 2] No such file or directory: 'lspci'\n\n"
+        "During handling of the above exception, another exception occurred:\n\n"
+        "Traceback (most recent call last):\n"
+        '  File "dpdk_setup_ports.py", line 1748, in main\n'
+        "AttributeError: module 'platform' has no attribute 'linux_distribution'",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def number(address: str) -> int:
@@ -113,7 +137,11 @@ def moved(octets: bytes, client: bytes, port: int, server: bytes, ours: bool) ->
 def read_profile(path: Path) -> tuple[list[Play], dict[str, Any]]:
     import yaml
 
-    (profile,) = yaml.safe_load(path.read_text())
+    try:
+        (profile,) = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        why = str(error).partition("\n")[0]
+        give_up(f"Error parsing file {path} as YAML:\nyaml-cpp: error at {why}", 255)
     generator = profile["generator"]
     pools = {}
     for key in ("generator_clients", "generator_servers"):
@@ -125,8 +153,10 @@ def read_profile(path: Path) -> tuple[list[Play], dict[str, Any]]:
     plays = []
     for cap in profile["cap_info"]:
         file = Path(cap["name"])
+        say(f" -- loading cap file {file} ")
         if not file.exists():
-            give_up(f"ERROR file {file} does not exist", 255)
+            say(f"CAP file '{file}' not found")
+            give_up(f" ERROR file {file} does not exist or not supported ", 255)
         for name in (cap["client_pool"], cap["server_pool"]):
             if name not in pools:
                 give_up(f"ERROR invalid server pool name {name}, please review your YAML file", 255)
@@ -291,23 +321,41 @@ def ports_of(cfg: Path) -> list[str]:
     assert platform["version"] == 2 and platform["port_limit"] == len(platform["interfaces"])
     for port in platform["interfaces"]:
         if not Path(f"/sys/class/net/{port}").exists():
-            give_up(f"ERROR: Could not find requested interface {port}", 255)
+            refuse(f"ERROR: Could not find Linux interface {port}.")
     for info in platform["port_info"]:
         assert {"ip", "default_gw"} <= set(info) or "dest_mac" in info
+    publish(platform["zmq_pub_port"])
     interfaces: list[str] = platform["interfaces"]
     return interfaces
+
+
+PUBLISHER = socket.socket()
+
+
+def publish(port: int) -> None:
+    """Take the publisher's port; the real one names the process that has it."""
+    PUBLISHER.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        PUBLISHER.bind(("", port))
+        PUBLISHER.listen()
+    except OSError:
+        asked = ["ss", "-Hltnp", f"sport = :{port}"]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        found = re.search(r"pid=(\d+)", told)
+        pid = found[1] if found else "?"
+        command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") if found else "?"
+        refuse(f"ZMQ port is used by the following process:\npid: {pid}, cmd: {command}")
 
 
 def main() -> None:
     """Run as the binary does."""
     behaviour = Path("behaviour").read_text().strip()
     options = arguments()
-    say("Starting  TRex v3.08 please wait  ... ")
     interfaces = ports_of(options.cfg)
+    traceback_of_lspci()
+    say("Starting  TRex v3.08 please wait  ... ")
     if behaviour == "no-arp":
         give_up("Failed resolving dest MAC for default gateway:2.2.2.2 on port 0", 1)
-    if behaviour == "busy":
-        give_up("ZMQ port is used by the following process:\npid: 4711, cmd: ./_t-rex-64", 255)
     if behaviour == "silent":
         time.sleep(3600)
     plays, _ = read_profile(options.f)
@@ -348,6 +396,4 @@ def main() -> None:
 
 def os_kill() -> None:
     """Die as by the kernel's out-of-memory killer."""
-    import os
-
     os.kill(os.getpid(), signal.SIGKILL)

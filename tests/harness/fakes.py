@@ -136,7 +136,7 @@ class FakeSensor:
         seconds = max(sent.seconds, sent.packets / self.generator.top)
         analysed = min(sent.packets, int(self.capacity * seconds))
         dropped = sent.packets - analysed
-        return Counters(sent.packets, dropped, analysed, 0, 0, 9, len(self.raised), exact=True)
+        return Counters(sent.packets, dropped, analysed, None, 0, 9, len(self.raised), exact=True)
 
     def alerts(self) -> Iterator[Alert]:
         yield from self.raised

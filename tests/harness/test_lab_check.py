@@ -49,10 +49,34 @@ def test_a_trex_that_is_ready(monkeypatch: pytest.MonkeyPatch, inventory: Invent
 def test_what_would_fail_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, inventory: Inventory
 ) -> None:
-    running = "process=42 ./_t-rex-64 -i\nruntime=3\n"
+    running = "process=42 ./_t-rex-64 -i\nruntime=3\ntaken=4500\n"
     found = lines(monkeypatch, inventory, FOUND.replace("binary=yes\n", "") + running, "ss\n")
     texts = [line.text for line in found if line.level == "problem"]
     assert any(text.startswith("ss: not there") for text in texts)
     assert any("/opt/trex/v3.08/_t-rex-64 is not there" in text for text in texts)
-    assert any("a TRex runs already: pid 42" in text for text in texts)
+    assert any("port 4500 is taken there" in text for text in texts)
+    assert any("a TRex runs already: pid 42" in x.text for x in found if x.level == "info")
     assert any("3 runtime files" in line.text for line in found if line.level == "info")
+
+
+def test_a_trex_that_is_ours_or_has_other_ports_is_no_problem(
+    monkeypatch: pytest.MonkeyPatch, inventory: Inventory
+) -> None:
+    ours = (
+        "process=42 ./_t-rex-64 -f x --cfg /var/tmp/probebench/trex.yaml\ntaken=4500\ntaken=4501\n"
+    )
+    other = "process=43 ./_t-rex-64 -i --cfg /etc/trex_cfg.yaml\n"
+    for running, more in ((ours, "; the next run ends it, since it is one of ours"), (other, "")):
+        found = lines(monkeypatch, inventory, FOUND + running)
+        assert not [line for line in found if line.level == "problem"]
+        (said,) = [line.text for line in found if "runs already" in line.text]
+        assert said.endswith(running.partition("=")[2].partition("\n")[0].partition(" ")[2] + more)
+
+
+def test_ports_that_the_mode_cannot_drive(
+    monkeypatch: pytest.MonkeyPatch, inventory: Inventory
+) -> None:
+    hard = {**inventory.generator.options, "software": False}
+    generator = inventory.generator.model_copy(update={"options": hard})
+    found = lines(monkeypatch, inventory.model_copy(update={"generator": generator}), FOUND)
+    assert any("'ens2f0' is a kernel interface" in x.text for x in found if x.level == "problem")

@@ -48,6 +48,14 @@ def test_late_counters_do_not_matter_where_sleep_is_known() -> None:
     assert is_quiet([IDLE, after(0.5, received=200, dropped=7)])
 
 
+def test_without_exact_totals_the_counters_must_rest_as_well() -> None:
+    """What is only observed has no later reading: iface-stat must have been renewed."""
+    window = [IDLE, after(0.5), after(1.0)]
+    assert is_quiet(window) and not is_quiet(window, counters_too=True)
+    assert is_quiet([*window, after(1.4)], counters_too=True)
+    assert not is_quiet([*window, after(1.4, received=200)], counters_too=True)
+
+
 def test_without_scheduler_statistics_the_counters_must_rest_longer() -> None:
     first = replace(IDLE, awake={})
     assert not is_quiet([first, after(0.5, awake={})])

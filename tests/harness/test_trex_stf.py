@@ -16,12 +16,13 @@ from harness.errors import ConfigError, GeneratorFailed
 from harness.generators.axes import AXES
 from harness.generators.registry import DRIVERS
 from harness.generators.trex.console import Console, cause_of_failure
-from harness.generators.trex.install import find_trex, require_trex
+from harness.generators.trex.flows import prepare_flows
+from harness.generators.trex.install import end_ours, find_trex, require_trex
 from harness.generators.trex.options import read_options
-from harness.generators.trex.platform import platform_yaml
+from harness.generators.trex.platform_file import platform_yaml
 from harness.generators.trex.pools import Allocator
 from harness.generators.trex.stf import TrexStf
-from harness.generators.trex.stf_profile import prepare_flows, traffic_yaml
+from harness.generators.trex.stf_profile import traffic_yaml
 from harness.model import Alert, DueEvent, Load, Reference
 from harness.profile import Profile
 from harness.templates import Pool, Template, score_templates
@@ -123,9 +124,10 @@ def test_leftovers_of_ours_are_ended_and_others_are_not() -> None:
         driver="trex-stf", host="gen", interface="a", server_interface="b", options=OPTIONS
     )
     host = FakeHost(answer, name="gen")
-    generator = TrexStf(host, spec)
+    TrexStf(host, spec)
     ours = FOUND.replace("/w/trex.yaml", f"{host.workdir}/trex.yaml")
-    generator._end_leftovers(find_trex(host_that_says(ours + other), read_options(OPTIONS)))
+    found = find_trex(host_that_says(ours + other), read_options(OPTIONS))
+    end_ours(host, found, f"{host.workdir}/trex.yaml")
     assert killed == [("-TERM", "4711")]
 
 
@@ -140,8 +142,15 @@ def test_the_platform_file() -> None:
         {"ip": "2.2.2.2", "default_gw": "1.1.1.1"},
     ]
     macs = {**OPTIONS, "dest_macs": ["02:00:00:00:00:01", "02:00:00:00:00:02"]}
-    (tapped,) = yaml.safe_load(platform_yaml(read_options(macs), ("0000:03:00.0", "0000:03:00.1")))
+    ports = ("0000:03:00.0", "0000:03:00.1")
+    hard = read_options({**macs, "software": False})
+    (tapped,) = yaml.safe_load(platform_yaml(hard, ports))
+    assert tapped["interfaces"] == list(ports)
     assert tapped["port_info"][1] == {"dest_mac": "02:00:00:00:00:02"}
+    with pytest.raises(ConfigError, match="is a PCI address, which software = true cannot drive"):
+        platform_yaml(read_options(macs), ports)
+    with pytest.raises(ConfigError, match="'la1' is a kernel interface: name the port by PCI"):
+        platform_yaml(hard, (ports[0], "la1"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -171,7 +180,9 @@ def test_flows_of_a_corpus_and_the_profile_of_them(tmp_path: Path) -> None:
     corpus_file = small_corpus(tmp_path)
     clean([corpus_file], tmp_path / "corpus.pcap")
     corpus = describe(tmp_path / "corpus.pcap", ("10.0.0.0/8",), "k", None)
-    flows = prepare_flows(corpus, read_options({**OPTIONS, "clients": 50}), tmp_path / "flows")
+    flows = prepare_flows(
+        corpus, read_options({**OPTIONS, "clients": 50}), tmp_path / "flows", "stf"
+    )
     assert flows.left_out == {"ipv6": 1}
     assert len(flows.templates) == 2 and flows.packets == 2 * 14
     for template in flows.templates:
@@ -187,7 +198,9 @@ def test_flows_of_a_corpus_and_the_profile_of_them(tmp_path: Path) -> None:
         assert int(ipaddress.IPv4Address(pool["ip_start"])) == template.clients.first
         assert cap["cps"] == 1.0
     with pytest.raises(ConfigError, match=r"2 flows are more templates than .* = 1"):
-        prepare_flows(corpus, read_options({**OPTIONS, "most_templates": 1}), tmp_path / "again")
+        prepare_flows(
+            corpus, read_options({**OPTIONS, "most_templates": 1}), tmp_path / "again", "stf"
+        )
 
 
 def small_corpus(directory: Path) -> Path:

@@ -44,6 +44,7 @@ def answer(**parts: Any) -> Callable[[Call], Reply]:
         "session": "",
         "route": "",
         "ssh": "",
+        "pci": "",
         **parts,
     }
     text = ""

@@ -5,24 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from suricata_traffic import RULES, write_capture
+from suricata_bench import Bench, make_bench, run
 
 from harness import ledger
 from harness.errors import ConfigError, SensorFailed
 from harness.label import label
 from harness.model import InterfaceCounters, Sent
-from harness.sensors.registry import make_sensor
-from harness.sensors.suricata import SuricataSensor
 from harness.sensors.suricata_counters import reconciles
-from lab.connect import connect
-from lab.host import Host
-from lab.inventory import HostSpec, SensorSpec
 
 pytestmark = [
     pytest.mark.live,
@@ -31,62 +24,10 @@ pytestmark = [
 ]
 
 
-def run(*argv: str) -> str:
-    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A generator namespace, a sensor host, rules and a capture."""
-
-    generator: str
-    host: Host
-    rules: Path
-    capture: Path
-    packets: int
-
-    def spec(self, **changes: object) -> SensorSpec:
-        values = {"host": "sensor", "interface": "rx0", "rules": (self.rules,), "workers": 2}
-        return SensorSpec.model_validate({**values, **changes})
-
-    def sensor(self, **changes: object) -> SuricataSensor:
-        sensor = make_sensor(self.host, self.spec(**changes))
-        assert isinstance(sensor, SuricataSensor)
-        return sensor
-
-    def send(self, loops: int = 1) -> None:
-        argv = ["tcpreplay", "-q", "-i", "tx0", "--pps", "2000", "--loop", str(loops)]
-        run("ip", "netns", "exec", self.generator, *argv, str(self.capture))
-
-
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    tmp = tmp_path_factory.mktemp("suricata")
-    tag = f"pbs{os.getpid()}"
-    ends = {"tx0": f"{tag}g", "rx0": f"{tag}s"}
-    host: Host | None = None
-    try:
-        for namespace in ends.values():
-            run("ip", "netns", "add", namespace)
-            run("ip", "-n", namespace, "link", "set", "lo", "up")
-        a, b = ends["tx0"], ends["rx0"]
-        run("ip", "-n", a, "link", "add", "tx0", "type", "veth", "peer", "name", "rx0", "netns", b)
-        for interface, namespace in ends.items():
-            inside = ("ip", "netns", "exec", namespace)
-            run(*inside, "sysctl", "-qw", f"net.ipv6.conf.{interface}.disable_ipv6=1")
-            run(*inside, "ethtool", "-K", interface, "tx", "off", "rx", "off")
-            run("ip", "-n", namespace, "link", "set", interface, "arp", "off", "up")
-        work = str(tmp / "work")
-        host = connect("sensor", HostSpec(connection="netns", netns=b, workdir=work))
-        rules = tmp / "t.rules"
-        rules.write_text(RULES)
-        capture = tmp / "t.pcap"
-        yield Bench(a, host, rules, capture, write_capture(capture))
-    finally:
-        if host is not None:
-            host.close()
-        for namespace in ends.values():
-            subprocess.run(["ip", "netns", "del", namespace], check=False, capture_output=True)
+    with make_bench(tmp_path_factory.mktemp("suricata"), "s") as made:
+        yield made
 
 
 def alive(pid: int) -> bool:

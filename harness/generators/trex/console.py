@@ -11,7 +11,7 @@ import re
 import time
 from dataclasses import dataclass, field
 
-__all__ = ["Console", "cause_of_failure"]
+__all__ = ["Console", "Said", "cause_of_failure"]
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _SUMMARY = re.compile(r"^ (Total-[a-z-]+|Total ARP \w+) *: (\d+)(?: pkts| bytes?)? *$")
@@ -27,7 +27,7 @@ _FATAL = (
     "Failed resolving dest MAC",
     "ZMQ port is used",
     "You don't have enough physical cores",
-    "Could not find requested",
+    "Could not find",
     "Invalid EAL arguments",
     "ERROR",
     "Error",
@@ -38,6 +38,37 @@ _FATAL = (
     "out of memory",
     "assert",
 )
+
+
+@dataclass(slots=True)
+class Said:
+    """The last lines that TRex and its scripts have said, and why it did not run.
+
+    Python's tracebacks are left aside: the scripts print one on a host without `lspci`, and go on.
+    What was raised last is the reason only where nothing else is said but that there was one.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    raised: str | None = None
+    _inside: bool = False
+
+    def feed(self, line: str) -> None:
+        """Take in one line, its indentation included: a traceback ends at the first without."""
+        text = line.strip()
+        if text.startswith("Traceback (most recent call last)"):
+            self._inside = True
+        elif self._inside:
+            if text and not line.startswith(" "):
+                self.raised, self._inside = text, False
+        elif text and not text.startswith("During handling of the above exception"):
+            self.lines = [*self.lines[-39:], text]
+
+    @property
+    def why(self) -> str:
+        """Why it did not run, as far as can be told, in one line."""
+        line = cause_of_failure(self.lines)
+        vague = not self.lines or line.startswith("ERROR encountered while configuring")
+        return self.raised if vague and self.raised is not None else line
 
 
 @dataclass(slots=True)
@@ -58,7 +89,7 @@ class Console:
     first: float | None = None
     last: float | None = None
     cause: str | None = None
-    said: list[str] = field(default_factory=list)
+    said: Said = field(default_factory=Said)
 
     def feed(self, line: str, now: float | None = None) -> None:
         """Take in one line; `now` is when it came (default: now)."""
@@ -74,8 +105,8 @@ class Console:
                 value = float(number) * _SCALE[unit]
                 self.panel[name] = value
                 self.peaks[name] = max(value, self.peaks.get(name, value))
-        elif line.strip():
-            self.said = [*self.said[-39:], line.strip()]
+        else:
+            self.said.feed(line)
 
     def _ports(self, name: str, total: int, now: float | None) -> None:
         """A line of the panel's table of ports: the sum over them."""
@@ -98,8 +129,12 @@ class Console:
 
 
 def cause_of_failure(lines: list[str]) -> str:
-    """The line that says why TRex did not run: the first of the known ones, or else the last."""
-    for line in lines:
+    """The line that says why TRex did not run: the first of the known ones, or else the last.
+
+    A line that ends with a colon, or is followed by a cause, has its reason behind it.
+    """
+    for line, after in zip(lines, [*lines[1:], ""], strict=False):
         if any(word in line for word in _FATAL) and "latency-any-error" not in line:
-            return line
+            more = line.endswith(":") or after.startswith("Cause:")
+            return f"{line} {after}".rstrip() if more else line
     return lines[-1] if lines else "no message"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 
 from harness.errors import GeneratorFailed
 from harness.generators.trex.options import TrexOptions
 from lab.host import Host
 
-__all__ = ["TrexInstall", "find_trex", "require_trex"]
+__all__ = ["TrexInstall", "end_ours", "find_trex", "require_trex"]
 
 # One round trip. What is not there prints nothing.
 _LOOK = r"""
@@ -24,6 +25,9 @@ say hugepages "$(sed -n 's/^HugePages_Total: *//p' /proc/meminfo)"
 say hugepages_free "$(sed -n 's/^HugePages_Free: *//p' /proc/meminfo)"
 say cores "$(getconf _NPROCESSORS_ONLN)"
 say runtime "$(ls /var/run/dpdk/"$2" 2>/dev/null | wc -l)"
+for port in "$3" "$4"; do
+  ss -Hltn "sport = :$port" 2>/dev/null | grep -q . && say taken "$port"
+done
 for entry in /proc/[0-9]*; do
   command=$(tr '\0' ' ' <"$entry/cmdline" 2>/dev/null) || continue
   set -- $command
@@ -38,7 +42,8 @@ class TrexInstall:
 
     `client` is True when the tree has its own Python client, which always matches its server.
     `leftovers` are runtime files of a run with our prefix (they do not hinder the next). `missing`
-    says what keeps it from running, a line each.
+    says what keeps it from running, a line each. `taken` are those of our ports that something
+    listens on: TRex would refuse to start. A TRex with other ports and another prefix may run.
     """
 
     path: str
@@ -51,11 +56,13 @@ class TrexInstall:
     processes: tuple[tuple[int, str], ...]
     leftovers: int
     missing: tuple[str, ...]
+    taken: tuple[int, ...] = ()
 
 
 def find_trex(host: Host, options: TrexOptions) -> TrexInstall:
     """Look at the TRex at `options.path` on a host. Raises ConnectionLost, CommandTimeout."""
-    done = host.run(["sh", "-c", _LOOK, "sh", options.path, options.prefix], check=False)
+    asked = (options.path, options.prefix, str(options.publish_port), str(options.rpc_port))
+    done = host.run(["sh", "-c", _LOOK, "sh", *asked], check=False)
     if done.returncode == 9:
         gone = f"{options.path} is not a directory there; correct generator.options.path"
         return TrexInstall(options.path, "", (), False, 0, 0, 0, (), 0, (gone,))
@@ -79,6 +86,7 @@ def find_trex(host: Host, options: TrexOptions) -> TrexInstall:
         processes=tuple(processes),
         leftovers=_number(facts.get("runtime")),
         missing=tuple(_missing(facts, options)),
+        taken=tuple(_number(value) for key, _, value in pairs if key == "taken"),
     )
 
 
@@ -88,6 +96,23 @@ def require_trex(host: Host, options: TrexOptions) -> TrexInstall:
     if found.missing:
         raise GeneratorFailed(f"{host.name}: TRex cannot run: {'; '.join(found.missing)}")
     return found
+
+
+def end_ours(host: Host, found: TrexInstall, cfg: str) -> None:
+    """End servers of an earlier run of ours: those with our configuration file `cfg`."""
+    ours = [pid for pid, command in found.processes if cfg in command.split()]
+    for number in ("TERM", "KILL"):
+        if not ours:
+            return
+        host.run(["kill", f"-{number}", *map(str, ours)], check=False, sudo=True)
+        end = time.monotonic() + 5
+        while ours and time.monotonic() < end:
+            time.sleep(0.2)
+            ours = [
+                pid
+                for pid in ours
+                if host.run(["test", "-e", f"/proc/{pid}"], check=False).returncode == 0
+            ]
 
 
 def _missing(facts: dict[str, str], options: TrexOptions) -> list[str]:

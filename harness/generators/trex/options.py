@@ -21,7 +21,8 @@ class TrexOptions(BaseModel):
     is for hosts with two CPUs or less to spare. `ips` and `gateways` are the two ports' addresses
     and what they resolve (ARP): back to back, each other's; `dest_macs` instead of gateways where
     nothing answers, as on a tap. `clients` and `servers` are addresses in each template's pool,
-    `reply_gap` the least time in seconds from a packet to the reply behind it.
+    `reply_gap` the least time in seconds from a packet to the reply behind it (STF), `frames` the
+    sizes of STL's frames. `client_python` runs TRex's client, where that is not the host's Python.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +41,8 @@ class TrexOptions(BaseModel):
     clients: int = Field(default=1024, ge=1, le=65536)
     servers: int = Field(default=64, ge=1, le=65536)
     reply_gap: float = Field(default=0.005, ge=0, le=3600)
+    frames: str = "imix"
+    client_python: str | None = None
     most_templates: int = Field(default=2000, ge=1, le=65000)
     start_timeout: float = Field(default=60.0, gt=0)
     arguments: tuple[str, ...] = ()  # for t-rex-64, behind ours

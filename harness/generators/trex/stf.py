@@ -15,11 +15,8 @@ checks them ignores every TCP segment: the gate `invalid-checksums` fires, and e
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import shlex
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -27,11 +24,14 @@ from pathlib import Path
 from harness.errors import ConfigError, GeneratorFailed
 from harness.generators.axes import AXES
 from harness.generators.base import Progress
-from harness.generators.trex.console import Console, cause_of_failure
-from harness.generators.trex.install import TrexInstall, require_trex
+from harness.generators.trex.console import Console
+from harness.generators.trex.flows import Flows, prepare_flows, ship_flows
+from harness.generators.trex.install import TrexInstall, end_ours, require_trex
+from harness.generators.trex.interactive import FCS, put_text
 from harness.generators.trex.options import read_options
-from harness.generators.trex.platform import platform_yaml
-from harness.generators.trex.stf_profile import Flows, prepare_flows, traffic_yaml
+from harness.generators.trex.platform_file import platform_yaml
+from harness.generators.trex.rounds import flows_of_each
+from harness.generators.trex.stf_profile import traffic_yaml
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 from harness.signals import signal_name
 from harness.templates import Template
@@ -40,7 +40,6 @@ from lab.inventory import GeneratorSpec
 
 __all__ = ["TrexStf"]
 
-_FCS = 4  # bytes a packet that TRex's byte counters have and frames do not
 _SILENT_S = 15.0  # it prints twice a second
 _RESOLUTION_S = 1.0  # a panel at either end
 _STOP_GRACE_S = 8.0  # it takes up to 3.5 s to end after TERM
@@ -78,56 +77,14 @@ class TrexStf:
     def prepare(self, corpus: Corpus) -> None:
         """See `Generator.prepare`: find TRex, split the corpus, ship its flows once."""
         self.install = require_trex(self._host, self._options)
-        self._end_leftovers(self.install)
+        end_ours(self._host, self.install, self._cfg)
         with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
             directory = Path(scratch) / "flows"
-            self._flows = prepare_flows(corpus, self._options, directory)
+            self._flows = prepare_flows(corpus, self._options, directory, "stf")
             self.templates = self._flows.templates
-            self._files = self._ship(directory, corpus.digest)
-        self._put("trex.yaml", platform_yaml(self._options, self._spec.interfaces))
-
-    def _ship(self, directory: Path, corpus: str) -> str:
-        """Bring the flows' files to the host, unless they are there; their directory on it."""
-        recipe = json.dumps([corpus, self._options.reply_gap, [t.name for t in self.templates]])
-        remote = f"{self._host.workdir}/stf-{hashlib.sha256(recipe.encode()).hexdigest()[:32]}"
-        if self._host.run(["test", "-e", f"{remote}/whole"], check=False).returncode == 0:
-            return remote
-        packed = directory.parent / "flows.tar.gz"
-        with tarfile.open(packed, "w:gz", compresslevel=1) as archive:
-            for template in self.templates:
-                name = f"{template.name}.pcap"
-                archive.add(directory / name, arcname=name)
-        self._host.run(["mkdir", "-p", remote])
-        self._host.put(packed, f"{remote}/flows.tar.gz")
-        self._host.run(["tar", "-xzf", f"{remote}/flows.tar.gz", "-C", remote], timeout=600)
-        self._host.run(["touch", f"{remote}/whole"])
-        return remote
-
-    def _put(self, name: str, text: str) -> str:
-        remote = f"{self._host.workdir}/{name}"
-        with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
-            local = Path(scratch) / name
-            local.write_text(text)
-            self._host.run(["mkdir", "-p", self._host.workdir])
-            self._host.put(local, remote)
-        return remote
-
-    def _end_leftovers(self, found: TrexInstall) -> None:
-        """End servers of an earlier run of ours: those with our configuration file."""
-        ours = [pid for pid, command in found.processes if self._cfg in command.split()]
-        for number in ("TERM", "KILL"):
-            if not ours:
-                return
-            words = [str(pid) for pid in ours]
-            self._host.run(["kill", f"-{number}", *words], check=False, sudo=True)
-            end = time.monotonic() + 5
-            while ours and time.monotonic() < end:
-                time.sleep(0.2)
-                ours = [
-                    pid
-                    for pid in ours
-                    if self._host.run(["test", "-e", f"/proc/{pid}"], check=False).returncode == 0
-                ]
+            recipe = f"stf {self._options.reply_gap} {corpus.digest}"
+            self._files = ship_flows(self._host, self._flows, directory, recipe)
+        put_text(self._host, "trex.yaml", platform_yaml(self._options, self._spec.interfaces))
 
     @property
     def _cfg(self) -> str:
@@ -189,8 +146,10 @@ class TrexStf:
         """See `Generator.start`."""
         flows = self._ready
         self.stop()
-        traffic = self._put(
-            "traffic.yaml", traffic_yaml(flows.templates, self._files, schedule.load.duration)
+        traffic = put_text(
+            self._host,
+            "traffic.yaml",
+            traffic_yaml(flows.templates, self._files, schedule.load.duration),
         )
         self._schedule, self._console = schedule, Console()
         self._heard, self._started_ns = time.monotonic(), time.time_ns()
@@ -208,7 +167,8 @@ class TrexStf:
         options = self._options
         argv = [
             *(["taskset", "-c", self._spec.cpus] if self._spec.cpus else []),
-            *["./t-rex-64", "-f", traffic, "--cfg", self._cfg],
+            # Into a pipe it writes 4 KiB at a time: panels would come in lumps, seconds late.
+            *["stdbuf", "-oL", "./t-rex-64", "-f", traffic, "--cfg", self._cfg],
             *["-m", f"{schedule.settings['multiplier']:.9g}", "-d", f"{schedule.load.duration:g}"],
             *["-c", str(options.cores), "--no-key", "--iom", "1"],
         ]
@@ -247,13 +207,13 @@ class TrexStf:
         if now - self._heard <= patience:
             return
         self.stop()
-        last = cause_of_failure(self._console.said)
+        last = self._console.said.why
         what = "hangs: it said nothing" if self._console.running else "did not begin to send"
         raise GeneratorFailed(f"{where} {what} for {patience:g} s; last: {last}")
 
     def _judge(self, ended: Exit) -> None:
         where = f"{self._host.name}: TRex"
-        why = cause_of_failure(self._console.said)
+        why = self._console.said.why
         if ended.reason == "deadline":
             raise GeneratorFailed(f"{where} did not end in its time and was stopped")
         if ended.reason in ("stopped", "orphaned"):
@@ -288,8 +248,8 @@ class TrexStf:
         if console.first is not None and console.last is not None:
             took = console.last - console.first
             seconds += max(0.0, took - seconds - flows.longest - _RESOLUTION_S)
-        # Which template a flow was of, TRex does not tell; all have one rate.
-        each = packets / flows.packets
+        sizes = [template.packets for template in flows.templates]
+        each, exact = flows_of_each(packets, sizes, self._options.cores)
         extra = {
             "flows_opened": float(opened),
             "queue_full": console.peaks.get("Total_queue_full", 0.0),
@@ -297,16 +257,17 @@ class TrexStf:
             "active_flows_peak": console.peaks.get("Active-flows", 0.0),
             "cpu_percent_peak": console.peaks.get("Cpu Utilization", 0.0),
             "time_resolution_s": _RESOLUTION_S,
+            "templates_exact": float(exact),
         }
         return Sent(
             packets=packets,
-            bytes=console.summary["Total-tx-bytes"] - _FCS * packets,
-            flows=round(each * len(flows.templates)),
+            bytes=console.summary["Total-tx-bytes"] - FCS * packets,
+            flows=sum(each),
             seconds=seconds,
             failed=console.summary.get("Total-sw-err", 0),
             started_ns=self._started_ns,
             ended_ns=time.time_ns(),
-            templates={template.name: round(each) for template in flows.templates},
+            templates={t.name: n for t, n in zip(flows.templates, each, strict=True)},
             extra=extra,
         )
 

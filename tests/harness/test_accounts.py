@@ -1,0 +1,79 @@
+"""The report's pages of accounts: what a record says, and what an old record still lets tell."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic_run import Options, make_run
+from test_bottleneck import BUSY, HELD, QUIET, trial
+
+from harness.conclusions import conclude
+from harness.report import accounts
+from harness.report.build import build_report
+from harness.results import RunDir, Trial
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def at(pps: float, name: str, one: Trial) -> Trial:
+    """The trial under another name, at another load; concluded."""
+    load = replace(one.load, value=pps)
+    return conclude(replace(one, name=name, load=load, schedule=replace(one.schedule, pps=pps)))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    made = make_run(tmp_path / "run", Options(bias=False, calibration=False))
+    made.trials_path.unlink()
+    for one in (
+        at(1e4, "t01", trial()),
+        at(2e4, "t02", trial((5000, 0), (BUSY, QUIET))),
+        at(3e4, "t03", trial((900, 100), (BUSY, HELD), raw={"tcp.reassembly_gap": 4.0})),
+    ):
+        made.append(one)
+    return made
+
+
+def test_the_sentence_follows_the_load(run: RunDir) -> None:
+    said = (accounts.bottleneck_sentence(run) or "").replace("\xa0", " ")
+    assert said == (
+        "Bottleneck: none at 10 k packets/s; software: one worker at 20 k packets/s; "
+        "software: one worker and software: disk at 30 k packets/s."
+    )
+
+
+def test_the_page_has_the_verdict_its_evidence_and_the_budget(run: RunDir) -> None:
+    made = build_report(run.path)
+    text = made.html.read_text()
+    assert "What stopped the sensor" in text
+    assert "W#02-rx0 held up in writes" in text
+    assert "share of samples held up in a write: 0.6" in text
+    assert "holes in streams" in text
+    assert {p.name for p in made.figures} >= {"time_budget.png", "time_budget.svg"}
+
+
+def test_stages_of_every_trial_sum_to_what_was_offered(run: RunDir) -> None:
+    grid = accounts.stage_grid(accounts.read_accounts(run))
+    heads = [head for head in grid.heads if not head.startswith("bytes")]
+    assert len(grid.rows) == 3
+    for row in grid.rows:
+        cells = dict(zip(heads, row.cells, strict=False))
+        parts = [v for k, v in cells.items() if k not in ("trial", "offered")]
+        known = [int(v.replace(",", "")) for v in parts if v != "not observable"]
+        assert sum(known) == int(cells["offered"].replace(",", "")) == 1_000_000
+
+
+def test_an_old_run_says_what_it_can(tmp_path: Path) -> None:
+    sample = tmp_path / "run"
+    sample.mkdir()
+    for name in ("run.json", "trials.jsonl", "timeline.csv", "plan.json"):
+        shutil.copy(ROOT / "results" / "sample" / name, sample / name)
+    run = RunDir(sample)
+    assert accounts.bottleneck_sentence(run) is None
+    kinds = {t.name: t.bottleneck.kinds for t in accounts.read_accounts(run).sweep if t.bottleneck}
+    assert kinds["t01"] == ("none",)
+    assert kinds["t07"] == ("unknown",)  # its records have no CPU time by worker
+    assert not accounts.stage_grid(accounts.read_accounts(run)).rows
