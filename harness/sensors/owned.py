@@ -1,16 +1,37 @@
-"""A sensor process that is ours: started on a leash, listened to, ended."""
+"""A sensor process that is ours: started on a leash, listened to, ended; and what it wrote."""
 
 from __future__ import annotations
 
+import gzip
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from harness.errors import SensorFailed
 from lab.host import Exit, Host, Process
 
-__all__ = ["Owned"]
+__all__ = ["Owned", "remote_lines"]
 
 _MAX_SECONDS = 24 * 3600.0
+_LARGE = 1 << 20  # bytes; what is larger travels compressed and is read line by line
+
+
+def remote_lines(host: Host, path: str) -> Iterator[str]:
+    """Lines of a file on a host; none where there is no such file. Raises LabError."""
+    size = host.run(["stat", "-c", "%s", path], check=False, sudo=True).stdout.strip()
+    if not size.isdigit() or int(size) < _LARGE:
+        done = host.run(["cat", path], check=False, timeout=60, sudo=True)
+        yield from done.stdout.splitlines(keepends=True) if done.returncode == 0 else ()
+        return
+    packed = f"{path}.probebench.gz"
+    host.run(["sh", "-c", 'gzip -1 -c "$1" > "$2"', "sh", path, packed], timeout=600, sudo=True)
+    with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
+        local = Path(scratch) / "file.gz"
+        host.get(packed, local)
+        host.run(["rm", "-f", packed], check=False, sudo=True)
+        with gzip.open(local, "rt", errors="replace") as lines:
+            yield from lines
 
 
 class Owned:

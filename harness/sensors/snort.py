@@ -24,7 +24,7 @@ from harness.errors import ConfigError, SensorFailed
 from harness.model import Alert, Capabilities, Counters
 from harness.sensors.appliance.options import Strict, read
 from harness.sensors.base import Footprint, Live
-from harness.sensors.owned import Owned
+from harness.sensors.owned import Owned, remote_lines
 from harness.sensors.snort_logs import fast_alerts, from_json, from_text, json_alerts, to_counters
 from lab.errors import MissingTool
 from lab.host import Host
@@ -181,21 +181,22 @@ class SnortSensor:
         self._running("during the trial")
         return Live(None, None, None)
 
-    def _files(self, ending: str) -> dict[str, str]:
-        """Contents of the run directory's files whose name ends so; one a packet thread."""
+    def _names(self, ending: str) -> list[str]:
+        """The run directory's files whose name ends so; one a packet thread."""
         argv = ["find", self._run, "-type", "f", "-name", f"*{ending}"]
-        names = self._host.run(argv, check=False, sudo=True).stdout.splitlines()
-        found: dict[str, str] = {}
-        for path in sorted(names):
-            done = self._host.run(["cat", path], check=False, timeout=600, sudo=True)
-            found[path.removeprefix(f"{self._run}/")] = done.stdout
-        return found
+        found = self._host.run(argv, check=False, sudo=True).stdout.splitlines()
+        return sorted(path.removeprefix(f"{self._run}/") for path in found)
+
+    def _lines(self, name: str) -> Iterator[str]:
+        return remote_lines(self._host, f"{self._run}/{name}")
 
     def _threads(self) -> dict[str, dict[str, float]]:
         ending = "perf_monitor_base.json"
         return {
-            f"thread {name.removesuffix(ending).rstrip('_/') or '0'}": from_json(text, name)
-            for name, text in self._files(ending).items()
+            f"thread {name.removesuffix(ending).rstrip('_/') or '0'}": from_json(
+                "".join(self._lines(name)), name
+            )
+            for name in self._names(ending)
         }
 
     def settle(self, timeout: float) -> bool:
@@ -243,18 +244,18 @@ class SnortSensor:
     def alerts(self) -> Iterator[Alert]:
         """Alerts of all threads."""
         ending = "alert_json.txt" if self._options.alerts == "json" else "alert_fast.txt"
-        for name, text in self._files(ending).items():
+        for name in self._names(ending):
             if self._options.alerts == "json":
-                yield from json_alerts(text.splitlines(), name)
+                yield from json_alerts(self._lines(name), name)
             else:
-                yield from fast_alerts(text.splitlines())
+                yield from fast_alerts(self._lines(name))
 
     def collect(self, into: Path) -> None:
         """What it printed, and its threads' statistics."""
         into.mkdir(parents=True, exist_ok=True)
         (into / "snort.out").write_text(self._said + "\n")
-        for name, text in self._files("perf_monitor_base.json").items():
-            (into / name.replace("/", "_")).write_text(text)
+        for name in self._names("perf_monitor_base.json"):
+            (into / name.replace("/", "_")).write_text("".join(self._lines(name)))
 
     def stop(self) -> None:
         """End it; idempotent."""

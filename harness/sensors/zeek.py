@@ -28,7 +28,7 @@ from harness.model import Alert, Capabilities, Counters
 from harness.model_flows import FlowRecords
 from harness.sensors.appliance.options import Strict, read
 from harness.sensors.base import Footprint, Live
-from harness.sensors.owned import Owned
+from harness.sensors.owned import Owned, remote_lines
 from harness.sensors.zeek_logs import (
     Record,
     capture_loss,
@@ -217,10 +217,8 @@ class ZeekSensor:
         self._must_live("during the trial")
         return Live(None, None, None)
 
-    def _log(self, worker: int, name: str) -> list[str]:
-        path = f"{self._directory(worker)}/{name}.log"
-        done = self._host.run(["cat", path], check=False, timeout=600, sudo=True)
-        return done.stdout.splitlines() if done.returncode == 0 else []
+    def _log(self, worker: int, name: str) -> Iterator[str]:
+        return remote_lines(self._host, f"{self._directory(worker)}/{name}.log")
 
     def _rows(self, worker: int, name: str, peer: str | None = None) -> Iterator[Record]:
         for row in records(self._log(worker, name), f"{self._host.name}: {name}.log"):
@@ -300,10 +298,9 @@ class ZeekSensor:
 
     def flow_records(self) -> FlowRecords | None:
         """conn.log of all workers, summed; None when there is none."""
-        rows: list[Record] = []
-        for number in range(len(self._workers)):
-            rows += self._rows(number, "conn")
-        return flow_records(rows)
+        return flow_records(
+            row for number in range(len(self._workers)) for row in self._rows(number, "conn")
+        )
 
     def collect(self, into: Path) -> None:
         """Statistics, losses, and what each worker said."""
@@ -311,8 +308,8 @@ class ZeekSensor:
         for number, worker in enumerate(self._workers):
             (into / f"worker-{number + 1}.out").write_text(worker.said() + "\n")
             for name in ("stats", "capture_loss", "reporter"):
-                if lines := self._log(number, name):
-                    (into / f"worker-{number + 1}.{name}.log").write_text("\n".join(lines) + "\n")
+                if text := "".join(self._log(number, name)):
+                    (into / f"worker-{number + 1}.{name}.log").write_text(text)
         rows = [alert.signature for alert in self._notices]
         counts = {name: rows.count(name) for name in sorted(set(rows))}
         (into / "notices.json").write_text(json.dumps(counts, indent=1) + "\n")

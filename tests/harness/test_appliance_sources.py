@@ -111,6 +111,19 @@ def test_counters_that_were_read_too_early_are_found_out() -> None:
     found.prepare()  # said once; the next trial may be sound
 
 
+def test_a_reading_that_fails_in_mid_trial_is_nothing_and_a_reset_is_the_end() -> None:
+    probe = Probe()
+    found = sensor(FakeHost(probe), "command", **{**OPTIONS, "live_interval": 1e-9})
+    found.prepare()
+    probe.sent = 100
+    assert found.live().received == 100
+    probe.reply = Reply("", "busy", 1)
+    assert found.live().received is None
+    probe.reply = Reply('{"rx": 3, "drop": 0, "cpu": {"0": 0, "1": 0}, "up": 99}')
+    with pytest.raises(SensorFailed, match="in mid-trial: it was reset"):
+        found.live()
+
+
 def test_other_traffic_is_refused() -> None:
     probe = Probe()
 

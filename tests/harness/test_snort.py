@@ -27,7 +27,7 @@ ROWS: list[dict[str, Any]] = [
     {"timestamp": 1, "daq": {"received": 400, "analyzed": 400, "rx_bytes": 9, "outstanding": 3}},
     {
         "timestamp": 2,
-        "daq": {"received": 100, "analyzed": 100, "dropped": 50},
+        "daq": {"received": 100, "analyzed": 100, "dropped": 50, "outstanding": 1},
         "stream": {"flows": 4},
     },
 ]

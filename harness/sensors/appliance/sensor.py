@@ -187,19 +187,19 @@ class ApplianceSensor:
         return to_counters(self._take(), self._options.received_includes_drops)
 
     def live(self) -> Live:
-        """Read every `live_interval` s; a reading that fails shows as nothing, once."""
+        """Read every `live_interval` s; a reading that fails shows as nothing, a reset ends it."""
         alerts = None if self._intake is None else self._intake.messages
         every = self._options.live_interval
-        counters: Counters | None = None
-        if every and time.monotonic() - self._last_live >= every:
-            self._last_live = time.monotonic()
-            try:
-                counters = self.snapshot()
-            except SensorFailed as error:
-                if "mid-trial" in str(error):  # a reset: there will be no numbers
-                    raise
-        if counters is None:
-            return Live(None, None, alerts)
+        nothing = Live(None, None, alerts)
+        if self._tally is None or not every or time.monotonic() - self._last_live < every:
+            return nothing
+        self._last_live = time.monotonic()
+        try:
+            reading = self._read()
+        except SensorFailed:
+            return nothing
+        self._tally.add(reading)
+        counters = to_counters(self._tally, self._options.received_includes_drops)
         return Live(counters.received, counters.dropped, alerts)
 
     def settle(self, timeout: float) -> bool:

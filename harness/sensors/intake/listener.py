@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -83,7 +85,9 @@ class Intake:
         """Listen. Raises SensorFailed when the address or port cannot be had."""
         if options.at == "orchestrator":
             work = tempfile.mkdtemp(prefix="probebench-intake-")
-            host = LocalHost("orchestrator", HostSpec(connection="local", workdir=work))
+            host = LocalHost(
+                "orchestrator", HostSpec(connection="local", workdir=work, python=sys.executable)
+            )
         base = f"{host.workdir}/intake"
         host.run(["mkdir", "-p", base])
         with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
@@ -207,10 +211,4 @@ class Intake:
         self._process.stop(2.0)
         if self._options.at == "orchestrator":
             self._host.close()
-            _remove(Path(self._host.workdir))
-
-
-def _remove(directory: Path) -> None:
-    import shutil
-
-    shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(self._host.workdir, ignore_errors=True)
