@@ -28,9 +28,10 @@ from lab.inventory import Inventory, SensorSpec
 from pcap_tools.expand import ExpandOptions, expand
 from pcap_tools.plan import AddressPlan, invert_many
 
-__all__ = ["Due", "find_due", "reference_for", "rehearse", "source_of"]
+__all__ = ["Due", "find_due", "reference_for", "rehearse", "sends_reference", "source_of"]
 
 REHEARSED = 2
+KEPT = "reference.json"
 Source = Literal["offline", "live", "none"]
 
 
@@ -64,6 +65,11 @@ def source_of(profile: Profile, driver: str, sensor: Sensor) -> Source:
     return asked
 
 
+def sends_reference(profile: Profile, driver: str, sensor: Sensor, run: Path) -> bool:
+    """Whether `find_due` will send packets. Raises ConfigError as `source_of`."""
+    return source_of(profile, driver, sensor) == "live" and not (run / KEPT).exists()
+
+
 def find_due(
     profile: Profile,
     inventory: Inventory,
@@ -89,7 +95,7 @@ def find_due(
         reference = reference_for(files, host, inventory.sensor, progress)
         reference, notes = rehearse(corpus, plan, reference, host, inventory.sensor)
         return Due(reference, notes, source)
-    kept = run / "reference.json"
+    kept = run / KEPT
     wanted = profile.reference
     if kept.exists():
         return Due(label.load(kept), (), source, wanted.iterations)

@@ -24,7 +24,7 @@ from harness.model import Corpus, Reference
 from harness.preflight import RunPreflight
 from harness.profile import Profile
 from harness.progress import Progress
-from harness.reference import find_due
+from harness.reference import find_due, sends_reference
 from harness.results import RunDir, RunInfo
 from harness.sensors.registry import make_sensor
 from harness.trial import Port, Rig, stop_quietly
@@ -109,6 +109,10 @@ def open_session(
         progress.say("corpus: to the generator host, by digest")
         generator.prepare(corpus)
         named = f"{sensor.name} {sensor.version}".strip()
+        sends = sends_reference(profile, inventory.sensor.driver, sensor, run.path)
+        if sends:  # it is traffic: the link has to have been watched before
+            run.path.mkdir(parents=True, exist_ok=True)
+            preflight.finish(run.path)
         due = find_due(profile, inventory, files, corpus, plan, run.path, generator, sensor,
                        target, progress)  # fmt: skip
         reference, notes = due.reference, due.notes
@@ -133,7 +137,8 @@ def open_session(
             },
         )
         run.write_info(info)
-        preflight.finish(run.path)
+        if not sends:
+            preflight.finish(run.path)
         plan.save(run.path / "plan.json")
         rig = Rig(
             generator=generator,

@@ -124,6 +124,27 @@ def test_a_reading_that_fails_in_mid_trial_is_nothing_and_a_reset_is_the_end() -
         found.live()
 
 
+def test_a_management_that_starves_for_a_while_is_asked_again() -> None:
+    probe = Probe()
+    silent = [0]
+
+    def answer(call: Call) -> Reply | FakeProcess:
+        if silent[0] > 0:
+            silent[0] -= 1
+            return Reply("", "no answer", 1)
+        return probe(call)
+
+    found = sensor(FakeHost(answer), "command", **OPTIONS)
+    found.prepare()
+    probe.sent, silent[0] = 1000, 3
+    assert found.settle(10) and silent[0] == 0
+    assert found.finish().received == 1000
+    found.prepare()
+    silent[0] = 10**6
+    with pytest.raises(SensorFailed, match="status 1: no answer"):
+        found.settle(0.3)
+
+
 def test_other_traffic_is_refused() -> None:
     probe = Probe()
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -63,3 +67,16 @@ def test_the_profile_in_the_guide() -> None:
     (reference,) = [block["reference"] for block in BLOCKS if "reference" in block]
     found = Profile.model_validate({"name": "p", "reference": reference}).reference
     assert found == Profile(name="p").reference  # what it shows is the default
+
+
+def test_drivers_are_imported_when_they_are_asked_for() -> None:
+    """A run needs one of them; all have to be there."""
+    code = (
+        "import sys, harness.sensors.registry as r; "
+        "print([m for m in sys.modules if m.startswith('harness.sensors.')])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ast.literal_eval(said.stdout) == ["harness.sensors.base", "harness.sensors.registry"]
+    for factory in DRIVERS.values():
+        module, _, name = factory.partition(":")
+        assert callable(getattr(importlib.import_module(f"harness.sensors.{module}"), name))

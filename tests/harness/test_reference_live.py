@@ -15,7 +15,7 @@ from harness.errors import ConfigError, SensorFailed
 from harness.model import Alert, Capabilities, Counters, Load
 from harness.profile import Profile, ReferenceSpec
 from harness.progress import Progress
-from harness.reference import Due, find_due, source_of
+from harness.reference import Due, find_due, sends_reference, source_of
 from harness.reference_live import LiveReference, live_reference, no_reference
 from harness.templates import Pool, Template
 from harness.trial import TrialSpec, run_trial
@@ -187,7 +187,9 @@ def test_a_resumed_run_does_not_send_its_reference_again(
         return find_due(profile, inventory, files, CORPUS, plan, tmp_path / "run", generator,
                         sensor, FakeHost(), Progress(quiet=True))  # fmt: skip
 
+    assert sends_reference(profile, "snmp", sensor, tmp_path / "run")
     first, again = find(), find()
+    assert not sends_reference(profile, "snmp", sensor, tmp_path / "run")
     assert len(generator.started) == 1
     assert (first.source, first.iterations) == (again.source, again.iterations) == ("live", 3)
     assert first.reference == again.reference and set(first.reference.due) == set(DUE)

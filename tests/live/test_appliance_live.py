@@ -262,6 +262,9 @@ def test_a_closed_appliance_is_swept(
     assert not [gate for gate in trial["gates"] if gate["severity"] == "invalid"]
     assert trial["schedule"]["first_iteration"] == 3  # the reference's are not used again
 
+    checks = json.loads((run / "preflight.json").read_text())["checks"]
+    assert "background-packets" not in [f["code"] for f in checks[-1]["findings"]]
+
     # The appliance itself saw the reference's packets and the trial's, and no others.
     packets = 3 * info["corpus"]["packets"] + trial["sent"]["packets"]
     assert appliance.received() - before == packets

@@ -176,11 +176,15 @@ class ApplianceSensor:
         self._log.append(entry)
         return reading
 
-    def _take(self) -> Tally:
+    def _counting(self) -> Tally:
         if self._tally is None:
             raise SensorFailed(f"{self._source.where}: the sensor is not being watched")
-        self._tally.add(self._read())
         return self._tally
+
+    def _take(self) -> Tally:
+        tally = self._counting()
+        tally.add(self._read())
+        return tally
 
     def snapshot(self) -> Counters:
         """Increases since `prepare`, read now."""
@@ -203,7 +207,11 @@ class ApplianceSensor:
         return Live(counters.received, counters.dropped, alerts)
 
     def settle(self, timeout: float) -> bool:
-        """Wait until counters stood still for longer than `refresh`, and alerts for `quiet`."""
+        """Wait until counters stood still for longer than `refresh`, and alerts for `quiet`.
+
+        A sensor that does not answer for a while (its management starves first under load) is asked
+        again until `timeout`. Raises SensorFailed when it never does, or its counters were reset.
+        """
         self._settled = self._rest(timeout)
         return self._settled
 
@@ -213,13 +221,26 @@ class ApplianceSensor:
         pause = min(1.0, max(0.1, self._options.refresh / 4))
         readings: list[tuple[float, dict[str, float]]] = []
         while True:
-            readings.append((time.monotonic(), self._take().totals()))
-            quiet = self._intake is None or self._intake.quiet(begun)
-            if quiet and stood_still(readings, still):
-                return True
-            if time.monotonic() - begun + pause > timeout:
+            over = time.monotonic() - begun + pause > timeout
+            reading = self._read_patiently(give_up=over)
+            if reading is not None:
+                self._counting().add(reading)
+                readings.append((time.monotonic(), self._counting().totals()))
+                quiet = self._intake is None or self._intake.quiet(begun)
+                if quiet and stood_still(readings, still):
+                    return True
+            if over:
                 return False
             time.sleep(pause)
+
+    def _read_patiently(self, give_up: bool) -> Reading | None:
+        """A reading, or None when there was none; raises its SensorFailed when `give_up`."""
+        try:
+            return self._read()
+        except SensorFailed:
+            if give_up:
+                raise
+            return None
 
     # -- after a trial ----------------------------------------------------------------------
 
