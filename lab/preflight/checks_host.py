@@ -28,7 +28,9 @@ _OBSERVING = ("ethtool", "tc", "date")
 )
 def _co_located(setup: Setup) -> Iterator[Outcome]:
     where = f"{setup.generator.name}, {setup.sensor.name}"
-    if setup.co_located is None:
+    if setup.receive is None:
+        yield Unseen(where, "the sensor is closed: nobody can see what it runs on")
+    elif setup.co_located is None:
         yield Unseen(where, "a host does not say which boot it is")
     elif setup.co_located:
         yield Bad(where, "both were booted as one", {"machines": 1})

@@ -189,13 +189,20 @@ class Setup:
 
     @property
     def co_located(self) -> bool | None:
-        """Whether both roles are on one machine; None where a host does not say."""
+        """Whether both roles are on one machine; None where a host does not say.
+
+        Of a closed sensor (no interface) nobody knows the machine: its host is the one that asks.
+        """
+        if self.receive is None:
+            return None
         ours, theirs = self.generator.boot_id, self.sensor.boot_id
         return None if ours is None or theirs is None else ours == theirs
 
     @property
     def hosts(self) -> tuple[HostFacts, ...]:
-        """Each host once."""
+        """Each host once; not the one that only asks a closed sensor."""
+        if self.receive is None:
+            return (self.generator,)
         if self.generator.name == self.sensor.name:
             return (self.sensor,)
         return (self.generator, self.sensor)

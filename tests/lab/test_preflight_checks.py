@@ -259,3 +259,12 @@ def test_every_check_is_documented_with_its_severity() -> None:
     parts = re.split(r"^### ([\w-]+)\n", text, flags=re.MULTILINE)
     for code, body in zip(parts[1::2], parts[2::2], strict=True):
         assert "Looks like" in body and "Remedy" in body, code
+
+
+def test_the_host_that_asks_a_closed_sensor_is_not_taken_for_it() -> None:
+    asking = replace(GOOD.generator, name="here", hypervisor=True)
+    report = examine(replace(GOOD, receive=None, sensor=asking))
+    assert not [found for found in report.findings if "here" in found.where]
+    assert [n.message for n in report.unseen if n.code == "co-located"] == [
+        "the sensor is closed: nobody can see what it runs on"
+    ]
