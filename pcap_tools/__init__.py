@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from pcap_tools.errors import PcapError
     from pcap_tools.expand import ExpandOptions, ExpandReport, expand
     from pcap_tools.flows import FlowTable, flow_table
+    from pcap_tools.fresh import FreshAddresses
     from pcap_tools.hygiene import Hygiene
     from pcap_tools.impair import Fault, ImpairReport, impair
     from pcap_tools.inspect import Inspection, inspect
     from pcap_tools.merge import MergeReport, merge
     from pcap_tools.plan import AddressPlan
     from pcap_tools.policy import Policy
-    from pcap_tools.readdress import FreshAddresses
     from pcap_tools.remap import RemapReport, remap
     from pcap_tools.split import SplitOptions, SplitReport, split
 
@@ -93,7 +93,7 @@ _MODULES = {
     "merge": ("MergeReport", "merge"),
     "plan": ("AddressPlan",),
     "policy": ("Policy",),
-    "readdress": ("FreshAddresses",),
+    "fresh": ("FreshAddresses",),
     "remap": ("RemapReport", "remap"),
     "split": ("SplitOptions", "SplitReport", "split"),
 }

@@ -28,10 +28,11 @@ from pcap_tools.forecast import (
     read_table,
     tally_json,
 )
+from pcap_tools.fresh import FreshAddresses
 from pcap_tools.hygiene import Hygiene, Prepared, Treatment, open_prepared
 from pcap_tools.kernels import I64
 from pcap_tools.policy import RULES, Policy, judge
-from pcap_tools.readdress import FreshAddresses, Readdress
+from pcap_tools.readdress import Readdress
 from pcap_tools.table import (
     COLUMNS,
     JSON_BEFORE,

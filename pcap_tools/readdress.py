@@ -9,8 +9,7 @@ flow's stand-ins, all others go the general way.
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,6 @@ from pcap_tools.batches import part_of
 from pcap_tools.capture import Batch
 from pcap_tools.edits import (
     APART,
-    COUNTS,
     IP_BASE,
     KIND,
     QUOTE,
@@ -32,19 +30,18 @@ from pcap_tools.edits import (
 )
 from pcap_tools.flowrow import FlowRows
 from pcap_tools.flows import FlowTable
+from pcap_tools.fresh import FreshAddresses, Rewriting
 from pcap_tools.kernels import I32, I64, U8, U32, U64, kernel
 from pcap_tools.memory import distinct, doubled, reserve
 from pcap_tools.packet import PacketRows
-from pcap_tools.patch import Edits, patch_all
-from pcap_tools.plain import FIXED_IP, FIXED_L4, PLAIN, other_frames, swap_plain
+from pcap_tools.plain import other_frames, swap_plain
 from pcap_tools.plan import AddressPlan, plan_of
 from pcap_tools.scan import analyse_batch
-from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook, lookup
 from pcap_tools.tables import Tables, tables_of
 
 if TYPE_CHECKING:
-    from pcap_tools.mentions import Mentions
+    pass
 
 __all__ = ["FreshAddresses", "Readdress"]
 
@@ -54,34 +51,14 @@ _FLOWS = 1 << 14  # numbered at once
 _PENDING = 1 << 20  # pairs that wait to be made distinct
 
 
-@dataclass(frozen=True)
-class FreshAddresses:
-    """Which addresses to give: the permutation's key, the networks, and the iteration.
-
-    `prefix` keeps common prefixes common (Crypto-PAn). `plan` is one that exists instead of all
-    these, and has to know every address.
-    """
-
-    key: str
-    space: Space = field(default_factory=Space)
-    iteration: int = 0
-    prefix: bool = False
-    plan: AddressPlan | None = None
-
-
-class Readdress:
+class Readdress(Rewriting):
     """Collects a capture's addresses, settles their plan, and rewrites batches: in this order."""
 
     def __init__(self, wanted: FreshAddresses) -> None:
-        self.wanted = wanted
-        self.counts: I64 = np.zeros(len(COUNTS), np.int64)
-        self.mentions: Mentions | None = None
-        self._quoting = 0
-        self._book = AddressBook()
+        super().__init__(wanted)
         self._pairs: list[I64] = []
         self._waiting = 0
         self._found = np.empty(0, np.int64)
-        self._lock = threading.Lock()
         self._odd: U32 = reserve(1 << 21, np.uint32)  # each flow's frames that are not plain
 
     def collect(self, batch: Batch, marked: PacketRows, owner: I32) -> None:
@@ -132,13 +109,7 @@ class Readdress:
         else:
             plan = self.wanted.plan
             plan.require_known(*named)
-        plan.require(self.wanted.iteration, 1)
-        run = {"first": self.wanted.iteration, "iterations": 1}
-        self.plan = replace(plan, run=run)
-        if self._quoting:
-            from pcap_tools.mentions import Mentions  # kernels that only who needs them must load
-
-            self.mentions = Mentions(self.plan)
+        self._take(plan)
         self._prepare(everyone, numbers)
         return self.plan
 
@@ -162,33 +133,11 @@ class Readdress:
             others,
         )
         with self._lock:
-            for name, value in (
-                ("packets", counts[PLAIN]),
-                ("mapped", counts[PLAIN]),
-                ("fixed_ip_checksums", counts[FIXED_IP]),
-                ("fixed_l4_checksums", counts[FIXED_L4]),
-            ):
-                self.counts[COUNTS.index(name)] += value
+            self._account(counts)
             if found:
-                self._apply_others(batch, others[:found], numbers)
-
-    def _apply_others(self, batch: Batch, others: I64, numbers: I64 | None) -> None:
-        part = part_of(batch, others)
-        before = int(self.counts[QUOTING])
-        rows, edits = analyse_batch(part, self._book, self.counts)
-        if self.mentions is not None and self.counts[QUOTING] > before:
-            self.mentions.look(
-                part, rows, others + batch.first if numbers is None else numbers[others]
-            )
-        tables = self._tables
-        chained = Edits(edits, tables.macs) if len(edits) else None
-        patch_all(part.data.ctypes.data, part.offset, rows, chained, tables.v4, tables.v6)
-
-    @property
-    def addresses(self) -> int:
-        """How many addresses the plan has, those included that stay."""
-        plan = self.plan
-        return sum(map(len, plan.ranked.values())) + sum(map(len, plan.stay))
+                part = part_of(batch, others[:found])
+                where = others[:found] + batch.first if numbers is None else numbers[others[:found]]
+                self._edit_others(part, where)
 
     def _others(self, batch: Batch, marked: PacketRows, owner: I32) -> I64:
         if len(self._found) < len(batch):

@@ -23,6 +23,7 @@ from pcap_tools.copying import Copying
 from pcap_tools.edits import COUNTS, MAC, QUOTING
 from pcap_tools.errors import OutputError, PlanError
 from pcap_tools.flows import FlowTable, flow_table
+from pcap_tools.fresh import FreshAddresses
 from pcap_tools.hosts import PortBook, Reuse
 from pcap_tools.kernels import I64
 from pcap_tools.macs import FixedMacs, mac_words, unicast_macs, write_fixed
@@ -33,7 +34,6 @@ from pcap_tools.plan import AddressPlan
 from pcap_tools.pools import DEFAULT_HOME
 from pcap_tools.population import Population
 from pcap_tools.ports import move_all, mover_of
-from pcap_tools.readdress import FreshAddresses
 from pcap_tools.scan import analyse_batch
 from pcap_tools.space import Space
 from pcap_tools.stand_ins import AddressBook, lookup

@@ -13,9 +13,10 @@ from pcap_tools.copying import Copying
 from pcap_tools.expand import ExpandOptions, expand, file_header
 from pcap_tools.flowrow import FLOW
 from pcap_tools.flows import FlowTable, FlowTracker
+from pcap_tools.fresh import FreshAddresses
 from pcap_tools.packet import PacketRows, packet_rows
 from pcap_tools.plain import mark_plain
-from pcap_tools.readdress import FreshAddresses, Readdress
+from pcap_tools.readdress import Readdress
 from pcap_tools.table import write_flows
 from pcap_tools.write import RECORD, PcapWriter
 

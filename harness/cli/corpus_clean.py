@@ -35,7 +35,7 @@ from harness.cli.hygiene import (
 from harness.cli.progress import progress
 
 if TYPE_CHECKING:
-    from pcap_tools.readdress import FreshAddresses
+    from pcap_tools.fresh import FreshAddresses
 
 __all__ = ["register"]
 
@@ -145,7 +145,7 @@ def _fresh(remap: bool, key: str | None, home: str | None, iteration: int) -> Fr
         return None
     if not key:
         raise ConfigError("--remap needs --key TEXT, which selects the addresses")
-    from pcap_tools.readdress import FreshAddresses
+    from pcap_tools.fresh import FreshAddresses
     from pcap_tools.space import Space
 
     space = Space(home=tuple(home.split(","))) if home else Space()
