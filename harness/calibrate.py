@@ -84,12 +84,7 @@ def choose_loads(trial: Trial, spec: LoadSpec, corpus: Corpus) -> Calibration:
 
 def per_packet(corpus: Corpus, axis: Axis) -> float:
     """What a packet of the corpus is worth on a load axis."""
-    return {
-        "pps": 1.0,
-        "flows": corpus.flows / corpus.packets,
-        "bps": corpus.bytes * 8 / corpus.packets,
-        "concurrent": corpus.flow_seconds / corpus.packets,
-    }[axis]
+    return corpus.amount(axis) / corpus.packets
 
 
 def further_load(last: Trial, ceiling: float) -> float | None:

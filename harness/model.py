@@ -12,6 +12,7 @@ from typing import Literal
 from harness.model_ledger import ByteLedger, Stage, StageEvent
 
 __all__ = [
+    "AMOUNTS",
     "UNITS",
     "Alert",
     "Capabilities",
@@ -29,11 +30,18 @@ __all__ = [
     "Schedule",
     "Sent",
     "SignatureScore",
+    "amount_of",
 ]
 
 Axis = Literal["pps", "flows", "bps", "concurrent"]
 Identity = Literal["flow", "template"]
 UNITS: dict[Axis, str] = {"pps": "pps", "flows": "flows/s", "bps": "bit/s", "concurrent": "flows"}
+AMOUNTS: dict[Axis, str] = {
+    "pps": "packets",
+    "flows": "flows",
+    "bps": "bits",
+    "concurrent": "flow seconds",
+}
 Pacing = Literal["pps", "timestamps"]
 Severity = Literal["info", "warning", "invalid"]
 
@@ -49,6 +57,16 @@ class Load:
     axis: Axis
     value: float
     duration: float
+
+
+def amount_of(axis: Axis, packets: int, flows: int, octets: int, flow_seconds: float) -> float:
+    """What so much traffic is on a load axis: packets, flows, bits or flow seconds (AMOUNTS)."""
+    return {
+        "pps": float(packets),
+        "flows": float(flows),
+        "bps": octets * 8.0,
+        "concurrent": flow_seconds,
+    }[axis]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +91,13 @@ class Corpus:
     max_gap: float | None = None
     flow_seconds: float = 0.0
     max_frame: int = 0
+
+    def amount(self, axis: Axis) -> float:
+        """What one iteration has of a load axis: packets, flows, bits or flow seconds.
+
+        A load on the axis divided by it is iterations a second ("concurrent": by Little's law).
+        """
+        return amount_of(axis, self.packets, self.flows, self.bytes, self.flow_seconds)
 
 
 @dataclass(frozen=True, slots=True)

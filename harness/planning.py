@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from harness.errors import ConfigError
-from harness.model import Corpus, Load, Pacing, Schedule
+from harness.model import AMOUNTS, Corpus, Load, Pacing, Schedule
 
 __all__ = ["plan"]
 
@@ -29,12 +29,7 @@ def plan(
 
     Raises ConfigError when the duration is too short for one iteration.
     """
-    size, share = {
-        "pps": (corpus.packets, "packets"),
-        "flows": (corpus.flows, "flows"),
-        "bps": (corpus.bytes * 8, "bits"),
-        "concurrent": (corpus.flow_seconds, "flow seconds"),
-    }[load.axis]
+    size, share = corpus.amount(load.axis), AMOUNTS[load.axis]
     if size <= 0:
         raise ConfigError(f"the corpus has no {share}, so it cannot be sent at a load of that axis")
     every = size / load.value

@@ -8,6 +8,7 @@ from harness.lint.check import Finding, check
 from harness.lint.rules import rate_rules
 from harness.lint.subject import Subject
 from harness.model import Schedule
+from harness.report.words import axis_unit
 from pcap_tools.balance import EVEN, UNEVEN, Balance, balance
 from pcap_tools.strategies import Replay
 
@@ -16,17 +17,11 @@ __all__: list[str] = []
 _SIMULATED = 400_000  # flows × iterations that the prediction is worth here
 _FEW_PACKETS = 5
 _STEADY = 0.5
-_UNITS = {
-    "pps": "packets/s",
-    "flows": "new flows/s",
-    "bps": "bit/s",
-    "concurrent": "concurrent flows",
-}
 
 
 def _at(subject: Subject, schedule: Schedule) -> str:
     """The load in words."""
-    unit = _UNITS[schedule.load.axis]
+    unit = axis_unit(schedule.load.axis)
     guess = " (the calibration's probe: the profile leaves its loads open)"
     return f"{schedule.load.value:,.0f} {unit}{guess if subject.assumed else ''}"
 
@@ -41,13 +36,7 @@ def _below_one_iteration(subject: Subject) -> Finding | None:
     if not short:
         return None
     load = short[0]
-    corpus = subject.corpus
-    size = {
-        "pps": float(corpus.packets),
-        "flows": float(corpus.flows),
-        "bps": corpus.bytes * 8.0,
-        "concurrent": corpus.flow_seconds,
-    }[load.axis]
+    size = subject.corpus.amount(load.axis)
     need = size / load.value
     return Finding(
         "error",

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.generators.trex.options import TrexOptions
 from harness.generators.trex.pools import Allocator
-from harness.model import Corpus
+from harness.model import Axis, Corpus, amount_of
 from harness.templates import Template
 from lab.host import Host
 
@@ -49,6 +49,10 @@ class Flows:
     def longest(self) -> float:
         """The longest of them, in seconds."""
         return max((template.seconds for template in self.templates), default=0.0)
+
+    def amount(self, axis: Axis) -> float:
+        """What one flow of each template is on a load axis (see `harness.model.amount_of`)."""
+        return amount_of(axis, self.packets, len(self.templates), self.bytes, self.seconds)
 
 
 def prepare_flows(corpus: Corpus, options: TrexOptions, directory: Path, target: str) -> Flows:

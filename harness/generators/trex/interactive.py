@@ -22,7 +22,7 @@ from harness.generators.axes import AXES
 from harness.generators.base import Progress
 from harness.generators.trex.console import Said
 from harness.generators.trex.install import TrexInstall, end_ours, require_trex
-from harness.generators.trex.options import read_options
+from harness.generators.trex.options import options_of
 from harness.generators.trex.platform_file import platform_yaml
 from harness.model import Corpus, Load, Schedule
 from harness.signals import signal_name
@@ -60,12 +60,7 @@ class TrexInteractive:
         self.install: TrexInstall | None = None
         self._host = host
         self._spec = spec
-        self._options = read_options(spec.options)
-        if len(spec.interfaces) != 2:
-            raise ConfigError(
-                "inventory: generator.server_interface is missing: TRex sends the clients' packets "
-                "on generator.interface and the servers' on this one"
-            )
+        self._options = options_of(spec)
         self._agent_path = ""
         self._server: Process | None = None
         self._agent: Process | None = None

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harness.errors import ConfigError
+from lab.inventory import GeneratorSpec
 from lab.tomlfile import first_problem
 
-__all__ = ["TrexOptions", "read_options"]
+__all__ = ["TrexOptions", "options_of", "read_options"]
 
 
 class TrexOptions(BaseModel):
@@ -71,3 +72,14 @@ def read_options(options: dict[str, Any]) -> TrexOptions:
         return TrexOptions.model_validate(options)
     except ValidationError as error:
         raise ConfigError(f"inventory: generator.options: {first_problem(error)}") from None
+
+
+def options_of(spec: GeneratorSpec) -> TrexOptions:
+    """The options of a generator that has the two ports TRex needs. Raises ConfigError."""
+    options = read_options(spec.options)
+    if len(spec.interfaces) != 2:
+        raise ConfigError(
+            "inventory: generator.server_interface is missing: TRex sends the clients' packets "
+            "on generator.interface and the servers' on this one"
+        )
+    return options

@@ -28,11 +28,11 @@ from harness.generators.trex.console import Console
 from harness.generators.trex.flows import Flows, prepare_flows, ship_flows
 from harness.generators.trex.install import TrexInstall, end_ours, require_trex
 from harness.generators.trex.interactive import FCS, put_text
-from harness.generators.trex.options import read_options
+from harness.generators.trex.options import options_of
 from harness.generators.trex.platform_file import platform_yaml
 from harness.generators.trex.rounds import flows_of_each
 from harness.generators.trex.stf_profile import traffic_yaml
-from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
+from harness.model import AMOUNTS, Axis, Corpus, Identity, Load, Schedule, Sent
 from harness.signals import signal_name
 from harness.templates import Template
 from lab.host import Exit, Host, Process
@@ -58,12 +58,7 @@ class TrexStf:
         self.install: TrexInstall | None = None
         self._host = host
         self._spec = spec
-        self._options = read_options(spec.options)
-        if len(spec.interfaces) != 2:
-            raise ConfigError(
-                "inventory: generator.server_interface is missing: TRex sends the clients' packets "
-                "on generator.interface and the servers' on this one"
-            )
+        self._options = options_of(spec)
         self._flows: Flows | None = None
         self._files = ""
         self._process: Process | None = None
@@ -99,12 +94,7 @@ class TrexStf:
     def plan(self, load: Load, first_iteration: int) -> Schedule:
         """See `Generator.plan`. R rounds a second, each one flow of every template; -m is R."""
         flows = self._ready
-        size, share = {
-            "pps": (float(flows.packets), "packets"),
-            "flows": (float(len(flows.templates)), "flows"),
-            "bps": (flows.bytes * 8.0, "bits"),
-            "concurrent": (flows.seconds, "flow seconds"),
-        }[load.axis]
+        size, share = flows.amount(load.axis), AMOUNTS[load.axis]
         if size <= 0:
             raise ConfigError(f"the corpus has no {share}, so that axis cannot be set with it")
         rounds = load.value / size
