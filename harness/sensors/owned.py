@@ -11,10 +11,16 @@ from pathlib import Path
 from harness.errors import SensorFailed
 from lab.host import Exit, Host, Process
 
-__all__ = ["Owned", "remote_lines"]
+__all__ = ["Owned", "remote_lines", "require_interface"]
 
 _MAX_SECONDS = 24 * 3600.0
 _LARGE = 1 << 20  # bytes; what is larger travels compressed and is read line by line
+
+
+def require_interface(host: Host, interface: str) -> None:
+    """Raise SensorFailed when a host has no such interface."""
+    if host.run(["ip", "link", "show", "dev", interface], check=False).returncode != 0:
+        raise SensorFailed(f"{host.name}: there is no interface {interface}; see sensor.interface")
 
 
 def remote_lines(host: Host, path: str) -> Iterator[str]:

@@ -24,7 +24,7 @@ from harness.errors import ConfigError, SensorFailed
 from harness.model import Alert, Capabilities, Counters
 from harness.sensors.appliance.options import Strict, read
 from harness.sensors.base import Footprint, Live
-from harness.sensors.owned import Owned, remote_lines
+from harness.sensors.owned import Owned, remote_lines, require_interface
 from harness.sensors.snort_logs import fast_alerts, from_json, from_text, json_alerts, to_counters
 from lab.errors import MissingTool
 from lab.host import Host
@@ -106,11 +106,7 @@ class SnortSensor:
                 "sensor.binary"
             )
         self.version = found[1]
-        argv = ["ip", "link", "show", "dev", str(self._spec.interface)]
-        if host.run(argv, check=False).returncode != 0:
-            raise SensorFailed(
-                f"{host.name}: there is no interface {self._spec.interface}; see sensor.interface"
-            )
+        require_interface(host, str(self._spec.interface))
         self._ship()
         tested = host.run([*self._configuration(), "-T"], check=False, timeout=300, sudo=True)
         if tested.returncode != 0:

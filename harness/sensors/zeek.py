@@ -28,7 +28,7 @@ from harness.model import Alert, Capabilities, Counters
 from harness.model_flows import FlowRecords
 from harness.sensors.appliance.options import Strict, read
 from harness.sensors.base import Footprint, Live
-from harness.sensors.owned import Owned, remote_lines
+from harness.sensors.owned import Owned, remote_lines, require_interface
 from harness.sensors.zeek_logs import (
     Record,
     capture_loss,
@@ -135,11 +135,7 @@ class ZeekSensor:
                 f"{host.name}: {self._binary} is not there; install Zeek, or give sensor.binary"
             )
         self.version = words[words.index("version") + 1]
-        argv = ["ip", "link", "show", "dev", str(self._spec.interface)]
-        if host.run(argv, check=False).returncode != 0:
-            raise SensorFailed(
-                f"{host.name}: there is no interface {self._spec.interface}; see sensor.interface"
-            )
+        require_interface(host, str(self._spec.interface))
         self._ship()
         parsed = host.run(
             [self._binary, "--parse-only", *self._scripts()], check=False, timeout=120
