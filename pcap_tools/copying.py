@@ -2,12 +2,13 @@
 
 Threads share the work: one reads, one gathers what is kept and gives it addresses, one writes. A
 plain pcap file is not even read again: its records are gathered from where they are mapped. Into
-another pcap file they go straight to their places, changed there by two threads at once, since all
-sizes are known; into other outputs by way of the writer's buffers.
+another pcap file two threads put them to their places at once, since all sizes are known; into
+other outputs they go by way of the writer's buffers.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from pcap_tools.write import HEADER, RECORD, Edit, PcapWriter, gather_records
 __all__ = ["ByFlow", "Choice", "Copying"]
 
 _THREADS = 2
+_own = threading.local()
 
 Kept = tuple[Batch, npt.NDArray[np.bool_]]
 """A batch, and which of its packets are written."""
@@ -151,8 +153,9 @@ class Copying:
 
         def put(number: int) -> int:
             begin = HEADER if number == 0 else int(ends[number - 1])
-            with placed.window(begin, int(ends[number])) as room:
-                self._make(records, parts[number], sizes, room)
+            room = _room(int(ends[number]) - begin)
+            self._make(records, parts[number], sizes, room)
+            placed.put(begin, room.data)
             return parts[number].end
 
         with ThreadPoolExecutor(_THREADS, "copying") as pool:
@@ -172,12 +175,17 @@ class Copying:
     def _make(self, records: MappedRecords, part: Part, sizes: U16, room: U8) -> None:
         """Copy what is kept of a part, and change it."""
         piece, keep = part.of(sizes), self.choice.keep(part.first, part.count)
-        rows, places = np.empty(part.count, np.int64), np.empty(part.count, np.int64)
-        source = records.take(part)
-        *_, count, _ = gather_records(source, 0, piece, keep, 0, room, 0, rows, places)
-        if self.choice.edits and count:
-            self._edit(part, piece)(room, places[:count], rows[:count])
-        records.done(part)
+        if keep.all():
+            records.read(part, room)
+            rows, places = np.arange(part.count), np.cumsum(piece + np.int64(RECORD)) - piece
+        else:
+            rows, places = np.empty(part.count, np.int64), np.empty(part.count, np.int64)
+            source = records.take(part)
+            *_, count, _ = gather_records(source, 0, piece, keep, 0, room, 0, rows, places)
+            records.done(part)
+            rows, places = rows[:count], places[:count]
+        if self.choice.edits and len(rows):
+            self._edit(part, piece)(room, places, rows)
 
     def _edit(self, part: Part, sizes: U16) -> Edit:
         """What changes a part's packets where they lie."""
@@ -194,3 +202,11 @@ class Copying:
     def _tell(self, progress: Progress | None, done: int) -> None:
         if progress is not None:
             progress("copying", done, self.capture.size)
+
+
+def _room(size: int) -> U8:
+    """Memory of this thread's own; what was there before is overwritten."""
+    room: U8 | None = getattr(_own, "room", None)
+    if room is None or len(room) < size:
+        room = _own.room = np.empty(size + size // 4, np.uint8)
+    return room[:size]

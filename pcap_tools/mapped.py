@@ -10,6 +10,7 @@ looked at before each part.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -64,6 +65,16 @@ class MappedRecords:
         self._file.check_unchanged()
         populate(self._base + part.begin, self._base + part.end, write=False)
         return self._data[part.begin : part.end]
+
+    def read(self, part: Part, room: U8) -> None:
+        """Read a part's records instead, to where they are wanted. Raises GrowingInput."""
+        done = 0
+        while done < len(room):
+            more = os.preadv(self._file.fileno(), [room[done:].data], part.begin + done)
+            if not more:
+                break
+            done += more
+        self._file.check_unchanged()
 
     def done(self, part: Part) -> None:
         """A part's bytes are not needed any more."""

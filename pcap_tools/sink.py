@@ -7,7 +7,6 @@ releases the interpreter's lock for as long as it works on a buffer.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import sys
@@ -74,20 +73,19 @@ class FileSink:
         self._pending.append(self._pool.submit(self._work, octets))
 
     def place(self, size: int) -> Placed | None:
-        """The whole file, of `size` bytes, to be filled at any place instead of being written.
+        """The whole file, of `size` bytes, to be written in parts at any place.
 
-        None where that cannot be done: what is compressed or hashed, some file systems, and older
-        kernels. What was written so far stays at its beginning. Raises OutputError.
+        None for what is compressed or hashed. What was written so far stays at its beginning.
+        Raises OutputError.
         """
         if self._packer is not None or self._hash is not None:
             return None
         self._wait()
         try:
-            return Placed(self._fd, size)
+            os.ftruncate(self._fd, size)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise self._failure(error) from None
-            return None
+            raise self._failure(error) from None
+        return Placed(self._fd)
 
     def commit(self) -> None:
         """Write what is left and give the file its name. Raises OutputError."""

@@ -226,16 +226,22 @@ def gather_records(
     target = np.int64(out.ctypes.data)
     packets = 0
     octets: Word = 0
+    run: Word = 0  # bytes before `at` and before `fill` that are still to be copied
     for i in range(start, len(sizes)):
         size = np.int64(sizes[i])
         if keep[i]:
             if fill + 16 + size > len(out):
+                copy_bytes(target + fill - run, origin + at - run, run)
                 return i, at, fill, packets, octets
-            copy_bytes(target + fill, origin + at, 16 + size)
             rows[packets] = i
             places[packets] = fill + 16
+            run += 16 + size
             fill += 16 + size
             packets += 1
             octets += size
+        elif run:
+            copy_bytes(target + fill - run, origin + at - run, run)
+            run = 0
         at += 16 + size
+    copy_bytes(target + fill - run, origin + at - run, run)
     return len(sizes), at, fill, packets, octets

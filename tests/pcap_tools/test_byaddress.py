@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import random
+import resource
 import subprocess
 from pathlib import Path
 
@@ -116,35 +117,45 @@ def test_the_sum_of_a_message(message: bytes) -> None:
     assert int.from_bytes(int(found).to_bytes(2, "little")) % 0xFFFF == right % 0xFFFF
 
 
-def test_a_full_disk_is_an_error_and_not_a_signal(
+def test_a_full_disk_is_one_line_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """populate(2) says EFAULT where touching the page would be SIGBUS."""
     raw = write_pcap(tmp_path / "raw.pcap", many(200))
-    monkeypatch.setattr("pcap_tools.placed.populate", lambda begin, end: errno.EFAULT)
+
+    def full(descriptor: int, octets: memoryview, at: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pcap_tools.placed.os.pwrite", full)
     with pytest.raises(OutputError, match=r"out\.pcap: cannot be written: No space left"):
         remap([raw], tmp_path / "out.pcap", "key")
     assert [path.name for path in tmp_path.iterdir()] == ["raw.pcap"]
 
 
-def test_an_older_kernel_writes_through_buffers(
+def test_a_limit_of_file_sizes_is_one_line_too(tmp_path: Path) -> None:
+    raw = write_pcap(tmp_path / "raw.pcap", many(200))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"out\.pcap: cannot be written: File too large"):
+            remap([raw], tmp_path / "out.pcap", "key")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw.pcap"]
+
+
+def test_parts_of_a_file_come_in_any_order_and_by_halves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw = write_pcap(tmp_path / "raw.pcap", many(200))
-    remap([raw], tmp_path / "placed.pcap", "key")
-    monkeypatch.setattr("pcap_tools.placed.populate", lambda begin, end: errno.EINVAL)
-    remap([raw], tmp_path / "written.pcap", "key")
-    assert (tmp_path / "placed.pcap").read_bytes() == (tmp_path / "written.pcap").read_bytes()
-
-
-def test_windows_of_a_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    whole = os.pwrite
+    monkeypatch.setattr(  # as the kernel may
+        "pcap_tools.placed.os.pwrite", lambda fd, octets, at: whole(fd, octets[:5000], at)
+    )
     with (tmp_path / "file").open("w+b") as stream:
         stream.write(b"head")
         stream.flush()
-        placed = Placed(stream.fileno(), 20_000)
-        with placed.window(4, 9_000) as one, placed.window(9_000, 20_000) as two:
-            two[:] = 2
-            one[:] = 1
+        placed = Placed(stream.fileno())
+        placed.put(9_000, memoryview(b"\2" * 11_000))
+        placed.put(4, memoryview(b"\1" * 8_996))
     assert (tmp_path / "file").read_bytes() == b"head" + b"\1" * 8_996 + b"\2" * 11_000
 
 
