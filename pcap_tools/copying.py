@@ -175,9 +175,12 @@ class Copying:
     def _make(self, records: MappedRecords, part: Part, sizes: U16, room: U8) -> None:
         """Copy what is kept of a part, and change it."""
         piece, keep = part.of(sizes), self.choice.keep(part.first, part.count)
+        rows: I64
+        places: I64
         if keep.all():
             records.read(part, room)
-            rows, places = np.arange(part.count), np.cumsum(piece + np.int64(RECORD)) - piece
+            rows = np.arange(part.count)
+            places = np.cumsum(piece + np.int64(RECORD), dtype=np.int64) - piece
         else:
             rows, places = np.empty(part.count, np.int64), np.empty(part.count, np.int64)
             source = records.take(part)
