@@ -6,7 +6,7 @@ cannot tell, is missing (NaN or NA), never zero. Rates are shares of 1; times ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -127,12 +127,18 @@ def status_of(trial: Trial) -> str:
     return _LIMITED if any(gate.code == _LIMITED for gate in trial.gates) else "valid"
 
 
-def _difference(trial: Trial, read: Callable[[Any], int | None]) -> int | None:
-    """A counter's growth in the trial; None when the sensor cannot tell."""
-    if trial.after is None or (end := read(trial.after)) is None:
+def _flows_seen(trial: Trial) -> int | None:
+    """Flows created in the trial; None when the sensor cannot tell.
+
+    A sensor that was started for the trial began at zero, whether it said so or not. One that ran
+    before did not: without its first count there is no difference.
+    """
+    if trial.after is None or trial.after.flows is None:
         return None
-    begin = read(trial.before) if trial.before is not None else None
-    return end - (begin or 0)
+    begin = trial.before.flows if trial.before is not None else None
+    if begin is None and trial.state == "observed":
+        return None
+    return trial.after.flows - (begin or 0)
 
 
 def _flows_due(trial: Trial, counted: int | None) -> int:
@@ -178,7 +184,7 @@ def _row(trial: Trial, counted: int | None) -> dict[str, Any]:
         "scored_by": scored.scored_by if scored else None,
         "how": trial.schedule.how,
         "flows_due": _flows_due(trial, counted) if sent else None,
-        "flows_seen": _difference(trial, lambda counters: counters.flows),
+        "flows_seen": _flows_seen(trial),
         "cpu_s": trial.sensor_cpu_s,
         "settled": trial.settled,
         "state": trial.state,
@@ -329,7 +335,7 @@ def bias_frame(run: RunDir) -> pd.DataFrame:
                 "lost": lost,
                 "drop_rate": trial.drop_rate,
                 "flows_offered": _flows_due(trial, counted),
-                "flows_seen": trial.after.flows if trial.after else None,
+                "flows_seen": _flows_seen(trial),
                 "due": found.due if found else None,
                 "raised": found.raised if found else None,
                 "detected": found.detected if found else None,
