@@ -197,6 +197,7 @@ def _title(lines: Sequence[HostLine], blind: Sequence[_Panel]) -> str:
     if most:
         busiest = max(most, key=lambda name: most[name])
         share = words.percent(most[busiest])
+        busiest = f"the {busiest}" if busiest.startswith("busiest of") else busiest
         parts.append(f"{busiest} used up to {share} of a core")
     drops = last.ring["dropped_per_s"].astype("float64").dropna()
     if len(drops):

@@ -64,7 +64,7 @@ def ledger_stages(stages: pd.DataFrame, name: str) -> Drawn:
     for x, bar in enumerate(bars):
         _stack(upper, x, bar, len(bars))
     percent_axis(upper)
-    room = 0.15 if len(bars) <= _CROWD else 0.22
+    room = 0.15 if len(bars) <= _CROWD else 0.3
     upper.set_ylim(min(0.0, *map(_low, bars)) * 1.25, max(1.0, *map(_high, bars)) + room)
     upper.axhline(0, color=INK, linewidth=0.8)
     upper.set_title("Packets, as a share of those offered")
@@ -76,7 +76,10 @@ def ledger_stages(stages: pd.DataFrame, name: str) -> Drawn:
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(axis="x", length=0, labelsize=9 if crowd < 8 else 7.5)
     turned = 90 if crowd > _CROWD else 0
-    panels[-1].set_xticks(range(crowd), [_label(bar) for bar in bars], rotation=turned)
+    labels = [_label(bar) for bar in bars]
+    if turned:
+        labels = [label.replace("-\n", "-").replace("\n", " ") for label in labels]
+    panels[-1].set_xticks(range(crowd), labels, rotation=turned)
     panels[-1].set_xlim(-0.6, max(crowd, 1) - 0.4)
     axis = str(stages["axis"].iloc[0])
     panels[-1].set_xlabel(f"Load really offered ({words.axis_unit(axis)})")
@@ -102,7 +105,8 @@ def _title(stages: pd.DataFrame) -> str:
     places = {key: int(told[key].sum()) for key in STAGE_NAMES}
     lossy = sorted((key for key, n in places.items() if n), key=lambda key: -places[key])
     where = [
-        f"{words.percent(places[key] / lost) if lost > 0 else f'{places[key]:,}'} {STAGE_NAMES[key]}"
+        f"{words.percent(places[key] / lost) if lost > 0 else words.count(places[key])} "
+        + STAGE_NAMES[key]
         for key in lossy[:3]
     ]
     if len(lossy) > 3:

@@ -83,7 +83,7 @@ def samples(trial: Trial, number: int, workers: int) -> list[dict[str, Any]]:
                     "0": {"user": 0.5 * i, "softirq": 0.1 * i, "idle": 0.4 * i, "steal": 0.0},
                     "1": {"user": 0.2 * i, "softirq": 0.0, "idle": 0.8 * i, "steal": 0.0},
                 },
-                "threads": {**{n: busy * i for n in names}, "FM#01": 0.01 * i, "CW": 0.001 * i},
+                "threads": {**dict.fromkeys(names, busy * i), "FM#01": 0.01 * i, "CW": 0.001 * i},
                 "memory": {"rss": 2**27 + came * 100, "total": 2**34, "available": 2**33},
                 "disk": {"writes": 10 * i, "write_s": 0.02 * i, "written_bytes": 0, "busy_s": 0.0},
                 "cost": 0.002 * i,
