@@ -15,7 +15,7 @@ from harness.host_samples import read_samples
 from harness.model_host import HostReading
 from harness.nic_names import NOT_PACKETS, nic_causes
 from harness.report.accounts import Accounts
-from harness.report.tables import timeline_frame
+from harness.report.samples import timeline_frame
 from harness.results import RunDir, Trial
 
 __all__ = ["HostLine", "host_lines", "telling_trials"]
@@ -156,8 +156,9 @@ def _threads(trial: Trial, pairs: Sequence[tuple[HostReading, HostReading]]) -> 
     every = pd.DataFrame(rows)
     # The kernel cuts names of threads at 15 characters.
     known = {n[:15] for n in (trial.after.workers if trial.after is not None else {})}
-    workers = sorted(name for name in every if name in known)
-    used = sorted((n for n in every if n not in known), key=lambda n: (-every[n].max(), n))
+    names = [str(name) for name in every]
+    workers = sorted(name for name in names if name in known)
+    used = sorted((n for n in names if n not in known), key=lambda n: (-every[n].max(), n))
     frame = every[workers].copy()
     if len(workers) > _MOST:
         each, several = every[workers], f"of {len(workers)} workers"
