@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.model_host import HostReading
 
-__all__ = ["MIN_INTERVAL_S", "peaks"]
+__all__ = ["MIN_INTERVAL_S", "intervals", "peaks"]
 
 # /proc/stat counts in ticks of 10 ms: over less than this, one tick would look like a peak.
 MIN_INTERVAL_S = 0.25
@@ -32,15 +32,15 @@ _IDLE = ("idle", "iowait")
 def peaks(readings: Sequence[HostReading]) -> dict[str, float]:
     """The highest value of everything in the docstring above; what never moved is left out."""
     found: dict[str, float] = {}
-    for before, after in _intervals(readings):
+    for before, after in intervals(readings):
         for name, value in _values(before, after, after.t - before.t):
             if value > found.get(name, 0.0):
                 found[name] = value
     return {name: round(value, 6) for name, value in sorted(found.items())}
 
 
-def _intervals(readings: Sequence[HostReading]) -> Iterator[tuple[HostReading, HostReading]]:
-    """Pairs far enough apart; when there is one interval only, that one."""
+def intervals(readings: Sequence[HostReading]) -> Iterator[tuple[HostReading, HostReading]]:
+    """(before, after) of samples far enough apart; when there is one interval only, that one."""
     start = 0
     for at in range(1, len(readings)):
         if readings[at].t - readings[start].t >= MIN_INTERVAL_S:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.conclusions import conclude
+from harness.model_host import HostTrial
 from harness.model_ledger import Evidence, TimeBudget
 from harness.report import words
 from harness.report.grids import Grid, Row
@@ -16,6 +17,7 @@ from harness.report.tables import status_of
 from harness.results import RunDir, Trial
 
 __all__ = [
+    "KIND_NAMES",
     "STAGE_NAMES",
     "Accounts",
     "alert_grid",
@@ -40,7 +42,7 @@ STAGE_NAMES = {
     "flow": "no flow",
     "stream": "stream engine",
 }
-_KINDS = {
+KIND_NAMES = {
     "generator": "generator",
     "wire": "wire",
     "nic": "NIC",
@@ -139,7 +141,7 @@ def bottleneck_sentence(run: RunDir) -> str | None:
     spans: list[tuple[str, float, float]] = []
     for trial in sorted(told, key=lambda t: t.offered_pps or 0.0):
         assert trial.bottleneck is not None
-        name = words.series([_KINDS.get(kind, kind) for kind in trial.bottleneck.kinds])
+        name = words.series([KIND_NAMES.get(kind, kind) for kind in trial.bottleneck.kinds])
         load = float(trial.offered_pps or 0.0)
         if spans and spans[-1][0] == name:
             spans[-1] = (name, spans[-1][1], load)
@@ -175,7 +177,7 @@ def bottleneck_grid(accounts: Accounts) -> Grid:
                 (
                     trial.name if first else "",
                     _load(trial) if first else "",
-                    _KINDS.get(one.kind, one.kind),
+                    KIND_NAMES.get(one.kind, one.kind),
                     one.detail,
                     "–" if one.packets is None else words.count(one.packets),
                     "; ".join(evidence_text(e) for e in one.evidence) or "–",
@@ -267,24 +269,34 @@ def host_grid(accounts: Accounts) -> Grid:
     for trial in trials:
         host = trial.host
         assert host is not None
-        peaks = host.peaks
+        peaks, after = host.peaks, host.after
         softirq = [v for k, v in peaks.items() if k.startswith("cpu.") and k.endswith(".softirq")]
         threads = [v for k, v in peaks.items() if k.startswith("thread.")]
-        cost = None
-        if host.sampler_cpu_s is not None and host.seconds:
-            cost = host.sampler_cpu_s / host.seconds
-        latency, rss = peaks.get("disk.write_latency_s"), peaks.get("memory.rss")
+        # What was read and never moved has no peak: that is zero, and not "not observable".
+        idle = 0.0 if after is not None and after.cpus else None
+        asleep = 0.0 if after is not None and after.threads else None
+        rss = peaks.get("memory.rss")
         rows.append(
             (
                 trial.name,
-                words.percent(max(threads) if threads else None),
-                words.percent(max(softirq) if softirq else None),
+                words.percent(max(threads, default=asleep)),
+                words.percent(max(softirq, default=idle)),
                 words.NOT_OBSERVABLE if rss is None else f"{rss / 2**20:,.0f} MiB",
-                words.NOT_OBSERVABLE if latency is None else f"{1e3 * latency:.1f} ms",
+                _slowest_write(host),
                 words.count(host.samples),
-                words.percent(cost),
+                words.percent(host.sampler_share),
             )
         )
     heads = ["trial", "busiest thread", "busiest CPU in softirq", "sensor's memory, peak"]
     heads += ("slowest disk writes", "samples", "sampler's share of a core")
     return _grid(heads, rows, (0,), _marks(trials))
+
+
+def _slowest_write(host: HostTrial) -> str:
+    latency = host.peaks.get("disk.write_latency_s")
+    if latency is not None:
+        return f"{1e3 * latency:.1f} ms"
+    if host.before is None or host.after is None or "writes" not in host.after.disk:
+        return words.NOT_OBSERVABLE
+    ended = host.after.disk["writes"] - host.before.disk.get("writes", 0)
+    return "0.0 ms" if ended > 0 else "no write"

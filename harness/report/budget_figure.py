@@ -53,13 +53,18 @@ def time_budget(accounts: Accounts, name: str) -> Drawn | None:
         if single:
             x = [load for load, _, _ in single]
             axes.plot(x, values, mark, color=colour, markersize=6, alpha=0.8, label=label)
-    axes.set_yscale("log")
     load_axis(axes, min(loads), max(loads))
     axes.set_xlabel("Load really offered (packets/s)")
     axes.set_ylabel("Microseconds per packet")
-    axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 3, 5, 7)))
+    shown = [b.budget_us for _, b in known] + [b.spent_us or 0.0 for _, b in known]
+    shown += [us for _, spent, there in single for us in (spent, there)]
+    if max(shown) > 12 * min(shown) > 0:  # the curves meet at the foot of a linear axis
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 3, 5, 7)))
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
+    else:
+        axes.set_ylim(0, 1.06 * max(shown))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
     axes.grid(axis="y", alpha=0.25, linewidth=0.8)
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), ncols=2)
     return Drawn(name, _title(accounts), made)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from harness.preflight import read_preflight
 from harness.report import figures, figures_more, style
 from harness.report.accounts import Accounts, bottleneck_sentence, read_accounts
 from harness.report.budget_figure import time_budget
+from harness.report.checked import check_sentence
 from harness.report.frames import Frames, read_frames
+from harness.report.host_figure import host_timeline
+from harness.report.host_frame import HostLine, host_lines
 from harness.report.page import Picture, render
+from harness.report.stages import stages_frame, stops_frame
+from harness.report.stages_figure import ledger_stages
 from harness.report.verdict import verdict
 from harness.results import RunDir
 
@@ -31,20 +38,30 @@ def _of(frame: pd.DataFrame, axis: str) -> pd.DataFrame:
     return frame[frame["axis"] == axis]
 
 
-def _draw(frames: Frames, accounts: Accounts) -> list[tuple[str, style.Drawn]]:
+def _draw(
+    frames: Frames, accounts: Accounts, host: Sequence[HostLine]
+) -> list[tuple[str, style.Drawn]]:
     """(kind, figure) of everything the run has data for; one set for each axis swept."""
     sweep = frames.trials[frames.trials["phase"] == "sweep"]
     axes = sorted(str(axis) for axis in sweep["axis"].unique())
+    stages, stops = stages_frame(accounts), stops_frame(accounts)
     drawn: list[tuple[str, style.Drawn | None]] = []
     for axis in axes:
         suffix = f"_{axis}" if len(axes) > 1 else ""
         trials, curves = _of(sweep, axis), _of(frames.curves, axis)
         if trials["offered"].notna().any():
             name = "detection_vs_load"
-            drawn.append((name, figures.detection_vs_load(curves, trials, name + suffix)))
+            found = _of(stops, axis)
+            one = figures.detection_vs_load(curves, trials, name + suffix, found)
+            drawn.append((name, one))
         if trials["unexplained"].notna().any():
             name = "where_packets_went"
-            drawn.append((name, figures.where_packets_went(curves, trials, name + suffix)))
+            whole = _of(stages, axis)
+            if len(whole):
+                one = ledger_stages(whole, name + suffix)
+            else:  # version 0.1 kept no stages
+                one = figures.where_packets_went(curves, trials, name + suffix)
+            drawn.append((name, one))
         if (part := _of(frames.signatures, axis))["detection_rate"].notna().any():
             name = "by_signature"
             drawn.append((name, figures_more.by_signature(part, name + suffix)))
@@ -53,6 +70,7 @@ def _draw(frames: Frames, accounts: Accounts) -> list[tuple[str, style.Drawn]]:
         name = "timeline"
         drawn.append((name, figures_more.timeline(frames.timeline, trials, name + suffix)))
     drawn.append(("time_budget", time_budget(accounts, "time_budget")))
+    drawn.append(("host_timeline", host_timeline(host, "host_timeline")))
     if len(frames.bias):
         drawn.append(("bias", figures_more.bias(frames.bias, "bias")))
     return [(kind, one) for kind, one in drawn if one is not None]
@@ -76,23 +94,25 @@ def build_report(run_dir: Path) -> ReportFiles:
     info = run.info()
     frames = read_frames(run)
     accounts = read_accounts(run)
+    host, checks = host_lines(run, accounts), read_preflight(run_dir)
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
     pictures: list[Picture] = []
     files: list[Path] = []
     with style.plotting():
-        for kind, drawn in _draw(frames, accounts):
+        for kind, drawn in _draw(frames, accounts, host):
             svg = style.inline_svg(drawn)
             pictures.append(Picture(kind, drawn.name, drawn.title, svg))
             files += style.save(drawn, folder)
     for stale in {*folder.glob("*.png"), *folder.glob("*.svg")} - set(files):
         stale.unlink()
-    sentences = verdict(frames)
+    sentences = [*verdict(frames), check_sentence(checks)]
     if (stopped := bottleneck_sentence(run)) is not None:
-        sentences.insert(-2, stopped)  # before what is said of ledgers and gates
+        sentences.insert(-3, stopped)  # before what is said of ledgers and gates
     csv = frames.curves.to_csv(index=False, lineterminator="\n")
+    page = render(info, frames, accounts, checks, host, sentences, pictures)
     return ReportFiles(
-        html=_write(run_dir / "report.html", render(info, frames, accounts, sentences, pictures)),
+        html=_write(run_dir / "report.html", page),
         curves_csv=_write(run_dir / "curves.csv", csv),
         figures=tuple(sorted(files)),
     )

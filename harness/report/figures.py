@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.report import words
+from harness.report.accounts import KIND_NAMES
 from harness.report.style import COLOURS, INK, PALE, Drawn, figure, load_axis, percent_axis
 from harness.report.tables import LEDGER_PARTS
 from harness.report.titles import PART_NAMES, detection_sentence, loss_sentence
@@ -23,6 +24,19 @@ _PART_COLOURS = {
     "nic": COLOURS["purple"],
     "before_nic": COLOURS["yellow"],
     "unexplained": "none",
+}
+
+_STOP_COLOURS = {
+    "none": COLOURS["green"],
+    "unknown": PALE,
+    "generator": INK,
+    "wire": INK,
+    "nic": COLOURS["purple"],
+    "kernel": COLOURS["vermillion"],
+    "one-worker": COLOURS["orange"],
+    "all-workers": COLOURS["orange"],
+    "memory": COLOURS["sky"],
+    "disk": COLOURS["blue"],
 }
 
 
@@ -68,12 +82,22 @@ def _asked(axes: Axes, trials: pd.DataFrame) -> None:
         )
 
 
-def detection_vs_load(curves: pd.DataFrame, trials: pd.DataFrame, name: str) -> Drawn:
+def detection_vs_load(
+    curves: pd.DataFrame, trials: pd.DataFrame, name: str, stops: pd.DataFrame | None = None
+) -> Drawn:
     """Detection rate with its interval, and drop rate, against the load really offered.
 
-    `curves` and `trials` (phase sweep) hold one axis.
+    `curves` and `trials` (phase sweep) hold one axis; so does `stops` (`stages.stops_frame`), of
+    which a strip below shows what the bottleneck was at each load.
     """
-    made, (upper, lower) = figure(5.4, 2, sharex=True, height_ratios=(3, 2))
+    kinds = [] if stops is None else list(dict.fromkeys(stops["kind"]))
+    strip = 0.28 * len(kinds) + 0.35 if kinds else 0.0
+    if strip:
+        ratios = (2.7, 1.8, strip)
+        made, (upper, lower, below) = figure(5.4 + strip, 3, sharex=True, height_ratios=ratios)
+    else:
+        made, (upper, lower) = figure(5.4, 2, sharex=True, height_ratios=(3, 2))
+        below = lower
     line = curves[curves["offered"].notna()].sort_values("offered")
     found = line[line["detection_rate"].notna()]
     upper.fill_between(
@@ -121,9 +145,39 @@ def detection_vs_load(curves: pd.DataFrame, trials: pd.DataFrame, name: str) -> 
     upper.set_title("Detection rate (distinct alerts due that were raised)")
     lower.set_title("Drop rate (packets offered that were not analysed)")
     axis = str(trials["axis"].iloc[0])
-    lower.set_xlabel(f"Load really offered ({words.axis_unit(axis)})")
+    if stops is not None and strip:
+        _bottlenecks(below, stops)
+    below.set_xlabel(f"Load really offered ({words.axis_unit(axis)})")
     _legends(upper, lower, drops.empty)
     return Drawn(name, detection_sentence(curves), made)
+
+
+def _bottlenecks(axes: Axes, stops: pd.DataFrame) -> None:
+    """A row a kind of bottleneck, a mark a trial; hollow where another one cost more."""
+    order = [kind for kind in KIND_NAMES if kind in set(stops["kind"])]
+    for y, kind in enumerate(order):
+        own = stops[stops["kind"] == kind]
+        colour = _STOP_COLOURS.get(kind, INK)
+        for primary, some in own.groupby("primary"):
+            axes.plot(
+                some["offered"],
+                [y] * len(some),
+                "s",
+                color=colour,
+                markerfacecolor=colour if primary else "none",
+                markersize=7,
+                clip_on=False,
+            )
+    axes.set_yticks(
+        range(len(order)), [KIND_NAMES[kind].removeprefix("software: ") for kind in order]
+    )
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", color=PALE, alpha=0.25, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_title(
+        "Bottleneck" + ("" if stops["primary"].all() else " (hollow: not the costliest)")
+    )
 
 
 def _limits(upper: Axes, lower: Axes, trials: pd.DataFrame) -> None:

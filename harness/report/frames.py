@@ -8,6 +8,7 @@ import pandas as pd
 
 from harness.errors import ResultsError
 from harness.report import tables
+from harness.report.samples import timeline_frame
 from harness.results import RunDir
 
 __all__ = ["Frames", "read_frames"]
@@ -15,7 +16,7 @@ __all__ = ["Frames", "read_frames"]
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Every frame of a run; their columns are documented in `harness.report.tables`."""
+    """Every frame of a run; their columns are documented in `harness.report.tables`, `samples`."""
 
     trials: pd.DataFrame
     curves: pd.DataFrame
@@ -41,5 +42,5 @@ def read_frames(run: RunDir) -> Frames:
         workers=tables.workers_frame(run),
         bias=tables.bias_frame(run),
         gates=tables.gates_frame(run),
-        timeline=tables.timeline_frame(run),
+        timeline=timeline_frame(run),
     )

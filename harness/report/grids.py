@@ -89,8 +89,11 @@ def _drop_spread(row: dict[str, Any]) -> str:
     return low if low == high else f"{low.removesuffix(f'{words.NBSP}%')} – {high}"
 
 
-def curve_grid(curves: pd.DataFrame) -> Grid:
-    """The curve, with offered load in every dimension."""
+def curve_grid(
+    curves: pd.DataFrame, stopped: Callable[[dict[str, Any]], str] | None = None
+) -> Grid:
+    """The curve, with offered load in every dimension, and what stopped the sensor where told."""
+    stops: tuple[Column, ...] = () if stopped is None else (("bottleneck", False, stopped),)
     return _grid(
         curves,
         (
@@ -111,6 +114,7 @@ def curve_grid(curves: pd.DataFrame) -> Grid:
             ("detection", True, _share("detection_rate")),
             ("95 % interval", True, _interval),
             ("valid / trials", True, lambda row: f"{row['valid']} / {row['trials']}"),
+            *stops,
         ),
     )
 

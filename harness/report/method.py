@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from harness.report import words
+from harness.report.accounts import Accounts
+from harness.report.host_frame import HostLine
 from harness.results import RunInfo
 
-__all__ = ["METHOD", "commands", "method"]
+__all__ = ["METHOD", "commands", "host_note", "method"]
 
 METHOD: tuple[tuple[str, str], ...] = (
     (
@@ -47,6 +50,13 @@ METHOD: tuple[tuple[str, str], ...] = (
         "busiest second (one worker, all workers), or neither (kernel: the ring is too small for "
         "the bursts). Memory: counters of the sensor's limits grew. Unknown: nothing measured "
         "tells.",
+    ),
+    (
+        "Host",
+        "Values over a trial's time are means between two samples of the sensor's host; a peak is "
+        "the highest of them. Drops in the ring are the sensor's own count; its samples and the "
+        "host's have no clock in common and are laid over each other where each had counted half "
+        "of the packets. A disk's write time is known only where writes ended.",
     ),
     (
         "Time budget",
@@ -127,3 +137,27 @@ def commands(info: RunInfo) -> list[str]:
         first,
         "probebench report RUN",
     ]
+
+
+def host_note(accounts: Accounts, drawn: Sequence[HostLine]) -> str:
+    """What was sampled on the sensor's host, at what cost; or that nothing was, and why."""
+    sampled = [t.host for t in accounts.trials if t.host is not None and t.host.failure is None]
+    failed = [(t.name, t.host.failure) for t in accounts.trials if t.host and t.host.failure]
+    if not sampled:
+        why = f": {failed[0][1]}" if failed else ""
+        return f"The sensor's host was not sampled in this run{why}."
+    shares = [host.sampler_share for host in sampled if host.sampler_share is not None]
+    cost = "what the sampler took was not read"
+    if shares:
+        cost = f"the sampler took {words.percent(max(shares))} of one core at most"
+    parts = [
+        f"Sampled in {words.plural(len(sampled), 'trial')} every "
+        f"{max(host.interval_s for host in sampled):g} s, "
+        f"{sum(host.samples for host in sampled):,} samples in all; {cost}."
+    ]
+    if not drawn:
+        parts.append("host.jsonl has none of them: there is no picture over time.")
+    if failed:
+        names = ", ".join(name for name, _ in failed)
+        parts.append(f"Not sampled in {names}: {failed[0][1]}.")
+    return " ".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 from harness.report import accounts as accounting
 from harness.report import words
 from harness.report.accounts import Accounts
+from harness.report.checked import NO_CHECK, sessions
 from harness.report.frames import Frames
 from harness.report.grids import (
     bias_grid,
@@ -24,7 +25,15 @@ from harness.report.grids import (
     trial_grid,
     trial_ledger_grid,
 )
-from harness.report.method import METHOD, commands, method
+from harness.report.host_frame import HostLine
+from harness.report.method import METHOD, commands, host_note, method
+from harness.report.stages import (
+    stage_curve_grid,
+    stage_more_grid,
+    stages_frame,
+    stops_frame,
+    stops_text,
+)
 from harness.results import RunInfo
 
 __all__ = ["Picture", "render"]
@@ -136,10 +145,15 @@ def render(
     info: RunInfo,
     frames: Frames,
     accounts: Accounts,
+    checks: Sequence[Mapping[str, Any]],
+    host: Sequence[HostLine],
     sentences: list[str],
     pictures: list[Picture],
 ) -> str:
-    """The page as text. The same arguments give the same text."""
+    """The page as text. The same arguments give the same text.
+
+    `checks` are the entries of `preflight.json`, `host` the trials whose samples are drawn.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -156,6 +170,7 @@ def render(
         ("Inventory", flat(info.inventory)),
         ("Profile", flat(info.profile)),
     ]
+    stages, stops = stages_frame(accounts), stops_frame(accounts)
     values = {
         "title": f"{profile}: detection against load, {info.sensor}",
         "subtitle": f"Run of {info.started}, {words.plural(len(trials), 'trial')}",
@@ -164,9 +179,13 @@ def render(
         "verdict": sentences,
         "has_invalid": bool((~trials["valid"].astype(bool)).any()),
         "parameters": _parameters(info, trials, frames.curves),
-        "curve": curve_grid(frames.curves),
+        "curve": curve_grid(frames.curves, stops_text(stops) if len(stops) else None),
         "curve_note": dict(METHOD)["Repeats"],
-        "ledger": ledger_grid(frames.curves),
+        "ledger": stage_curve_grid(stages) if len(stages) else ledger_grid(frames.curves),
+        "ledger_more": stage_more_grid(stages),
+        "lab_checks": sessions(checks),
+        "no_check": NO_CHECK,
+        "host_note": host_note(accounts, host),
         "stages": accounting.stage_grid(accounts),
         "stage_events": accounting.event_grid(accounts),
         "bottlenecks": accounting.bottleneck_grid(accounts),
@@ -197,11 +216,12 @@ def render(
             for p in pictures
         ],
     }
-    names = {"verdict": "Verdict", "parameters": "Key parameters", "curves": "Curves"}
+    names = {"verdict": "Verdict", "parameters": "Key parameters", "check": "Lab check"}
+    names["curves"] = "Curves"
     if (frames.curves["valid"] > 0).any():
         names["ledger"] = "Ledger"
     if any(trial.bottleneck is not None for trial in accounts.trials):
-        names["bottleneck"] = "Bottleneck"
+        names |= {"bottleneck": "Bottleneck", "host": "Host"}
     if len(frames.signatures):
         names["signatures"] = "Signatures"
     if len(frames.bias):

@@ -6,12 +6,11 @@ cannot tell, is missing (NaN or NA), never zero. Rates are shares of 1; times ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from harness.errors import ResultsError
 from harness.results import RunDir, Trial
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "gates_frame",
     "signatures_frame",
     "status_of",
-    "timeline_frame",
     "trials_frame",
     "workers_frame",
 ]
@@ -127,12 +125,18 @@ def status_of(trial: Trial) -> str:
     return _LIMITED if any(gate.code == _LIMITED for gate in trial.gates) else "valid"
 
 
-def _difference(trial: Trial, read: Callable[[Any], int | None]) -> int | None:
-    """A counter's growth in the trial; None when the sensor cannot tell."""
-    if trial.after is None or (end := read(trial.after)) is None:
+def _flows_seen(trial: Trial) -> int | None:
+    """Flows created in the trial; None when the sensor cannot tell.
+
+    A sensor that was started for the trial began at zero, whether it said so or not. One that ran
+    before did not: without its first count there is no difference.
+    """
+    if trial.after is None or trial.after.flows is None:
         return None
-    begin = read(trial.before) if trial.before is not None else None
-    return end - (begin or 0)
+    begin = trial.before.flows if trial.before is not None else None
+    if begin is None and trial.state == "observed":
+        return None
+    return trial.after.flows - (begin or 0)
 
 
 def _flows_due(trial: Trial, counted: int | None) -> int:
@@ -178,7 +182,7 @@ def _row(trial: Trial, counted: int | None) -> dict[str, Any]:
         "scored_by": scored.scored_by if scored else None,
         "how": trial.schedule.how,
         "flows_due": _flows_due(trial, counted) if sent else None,
-        "flows_seen": _difference(trial, lambda counters: counters.flows),
+        "flows_seen": _flows_seen(trial),
         "cpu_s": trial.sensor_cpu_s,
         "settled": trial.settled,
         "state": trial.state,
@@ -329,7 +333,7 @@ def bias_frame(run: RunDir) -> pd.DataFrame:
                 "lost": lost,
                 "drop_rate": trial.drop_rate,
                 "flows_offered": _flows_due(trial, counted),
-                "flows_seen": trial.after.flows if trial.after else None,
+                "flows_seen": _flows_seen(trial),
                 "due": found.due if found else None,
                 "raised": found.raised if found else None,
                 "detected": found.detected if found else None,
@@ -370,40 +374,3 @@ def gates_frame(run: RunDir) -> pd.DataFrame:
     rows.sort(key=lambda row: (_RANK.get(str(row["severity"]), 3), str(row["code"])))
     columns = ["code", "severity", "trial", "phase", "title", "message", "advice", "numbers"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _usual_step(times: pd.Series[float]) -> float:
-    return float(times.diff().median()) if len(times) > 1 else 0.0
-
-
-def timeline_frame(run: RunDir) -> pd.DataFrame:
-    """Samples taken during the trials, with rates. Empty when there is no timeline.csv.
-
-    Columns as in the file (trial, t_s, sent, received, dropped, alerts: cumulative in the trial;
-    missing: not observable) and sent_per_s, received_per_s, dropped_per_s, alerts_per_s: growth
-    since the sample before, over the time between them. A counter that went backwards (a
-    sensor that was restarted) gives no rate, nor does a last sample that came early: counters that
-    lag by up to a second would look like a burst there. Raises ResultsError on an unreadable file.
-    """
-    values = ["sent", "received", "dropped", "alerts"]
-    columns = ["trial", "t_s", *values]
-    if not run.timeline_path.exists():
-        return pd.DataFrame(columns=[*columns, *(f"{name}_per_s" for name in values)])
-    try:
-        frame = pd.read_csv(run.timeline_path, dtype={"trial": "str"}, on_bad_lines="skip")
-        frame = frame[columns]
-        for name in columns[1:]:
-            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
-    except (KeyError, ValueError, OSError) as error:
-        raise ResultsError(
-            f"{run.timeline_path}: not a readable timeline ({error}); remove it to report without"
-        ) from None
-    frame = frame[frame["t_s"].notna() & frame["trial"].notna()].reset_index(drop=True)
-    groups = frame.groupby("trial", sort=False)
-    step = groups["t_s"].diff()
-    last = groups.cumcount(ascending=False) == 0
-    whole = (step > 0) & ~(last & (step < 0.9 * groups["t_s"].transform(_usual_step)))
-    for name in values:
-        growth = groups[name].diff()
-        frame[f"{name}_per_s"] = (growth / step).where(whole & (growth >= 0))
-    return frame

@@ -137,7 +137,7 @@ def _place(part: str) -> str:
     return {
         "before_nic": "front of the NIC",
         "software": "the software",
-        "kernel": "the kernel ring",
+        "kernel": "the kernel",
         "nic": "the NIC",
     }[part]
 

@@ -15,7 +15,7 @@ from harness.report import accounts
 from harness.report.build import build_report
 from harness.results import RunDir, Trial
 
-ROOT = Path(__file__).resolve().parents[2]
+OLD = Path(__file__).parent / "data" / "run-0.1"
 
 
 def at(pps: float, name: str, one: Trial) -> Trial:
@@ -67,13 +67,16 @@ def test_stages_of_every_trial_sum_to_what_was_offered(run: RunDir) -> None:
 
 
 def test_an_old_run_says_what_it_can(tmp_path: Path) -> None:
-    sample = tmp_path / "run"
-    sample.mkdir()
-    for name in ("run.json", "trials.jsonl", "timeline.csv", "plan.json"):
-        shutil.copy(ROOT / "results" / "sample" / name, sample / name)
-    run = RunDir(sample)
+    """Two real trials of version 0.1: no stages, no host, no verdict, no lab check."""
+    run = RunDir(Path(shutil.copytree(OLD, tmp_path / "run")))
     assert accounts.bottleneck_sentence(run) is None
     kinds = {t.name: t.bottleneck.kinds for t in accounts.read_accounts(run).sweep if t.bottleneck}
     assert kinds["t01"] == ("none",)
     assert kinds["t07"] == ("unknown",)  # its records have no CPU time by worker
     assert not accounts.stage_grid(accounts.read_accounts(run)).rows
+    made = build_report(run.path)
+    assert {p.stem for p in made.figures} >= {"detection_vs_load", "where_packets_went"}
+    assert "host_timeline" not in {p.stem for p in made.figures}
+    text = made.html.read_text()
+    assert "No lab check is stored with this run" in text
+    assert "The sensor&#39;s host was not sampled in this run." in text

@@ -14,6 +14,7 @@ from synthetic_run import LOADS, Options, make_run
 
 from harness.report import figures, figures_more, style, tables, titles, words
 from harness.report.build import build_report
+from harness.report.samples import timeline_frame
 from harness.results import RunDir
 
 
@@ -139,7 +140,7 @@ class TestOthers:
         assert not any("workers" in path.name for path in build_report(run.path).figures)
 
     def test_timeline_rates(self, run: RunDir) -> None:
-        frame = tables.timeline_frame(run)
+        frame = timeline_frame(run)
         own = frame[frame["trial"] == "pps-t01-1"]
         sent = 39442
         assert own["sent_per_s"].dropna().mean() == pytest.approx(sent / 4, rel=1e-3)
@@ -150,7 +151,7 @@ class TestOthers:
         run.timeline_path.write_text(
             "trial,t_s,sent,received,dropped,alerts\nt1,0,10,10,,1\nt1,1,20,5,,2\n"
         )
-        last = tables.timeline_frame(run).iloc[-1]
+        last = timeline_frame(run).iloc[-1]
         assert (last["sent_per_s"], last["alerts_per_s"]) == (10, 1)
         assert pd.isna(last["received_per_s"]) and pd.isna(last["dropped_per_s"])
 

@@ -19,6 +19,7 @@ from harness.errors import ResultsError
 from harness.report import tables
 from harness.report.build import build_report
 from harness.report.frames import read_frames
+from harness.report.samples import timeline_frame
 from harness.report.verdict import verdict
 from harness.results import RunDir
 
@@ -317,10 +318,10 @@ class TestEdges:
 
     def test_torn_timeline_tail_is_no_number(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", Options(loads=LOADS[:1], bias=False))
-        whole = tables.timeline_frame(run)
+        whole = timeline_frame(run)
         with run.timeline_path.open("a") as out:
             out.write("pps-t01-1,")
-        assert len(tables.timeline_frame(run)) == len(whole)
+        assert len(timeline_frame(run)) == len(whole)
 
 
 class TestCommand:

@@ -6,18 +6,24 @@ import re
 import shutil
 from pathlib import Path
 
+from harness.host_samples import read_samples
+from harness.preflight import read_preflight
 from harness.report.build import build_report
 from harness.results import RunDir
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "results" / "sample"
+RECORDS = (
+    *("run.json", "trials.jsonl", "timeline.csv", "plan.json"),
+    *("host.jsonl", "preflight.json"),
+)
 VERDICT = re.compile(r'<section class="verdict.*?</section>', re.S)
 
 
 def test_curves_and_verdict_are_recomputed_from_the_trials(tmp_path: Path) -> None:
     copy = tmp_path / "run"
     copy.mkdir()
-    for name in ("run.json", "trials.jsonl", "timeline.csv", "plan.json"):
+    for name in RECORDS:
         shutil.copy(SAMPLE / name, copy / name)
     made = build_report(copy)
     assert made.curves_csv.read_text() == (SAMPLE / "curves.csv").read_text()
@@ -25,6 +31,26 @@ def test_curves_and_verdict_are_recomputed_from_the_trials(tmp_path: Path) -> No
     anew = VERDICT.search(made.html.read_text())
     assert committed and anew
     assert anew[0] == committed[0]
+    assert {path.name for path in made.figures} == {p.name for p in (SAMPLE / "figures").iterdir()}
+
+
+def test_it_tells_the_whole_story() -> None:
+    """Lab check, host samples, every stage and a verdict of each trial are in the records."""
+    assert read_preflight(SAMPLE)[-1]["findings"]
+    sampled = {name for name, _ in read_samples(SAMPLE)}
+    for trial in RunDir(SAMPLE).trials():
+        assert trial.name in sampled
+        assert trial.ledger is not None and trial.ledger.stages
+        lost = sum(stage.packets or 0 for stage in trial.ledger.stages)
+        assert lost + (trial.ledger.analysed or 0) == trial.ledger.offered
+        assert trial.bottleneck is not None
+        assert (trial.bottleneck.primary.kind == "none") == (trial.drop_rate == 0)
+        assert trial.host is not None and (trial.host.sampler_share or 1) < 0.01
+
+
+def test_the_first_page_shows_its_pictures() -> None:
+    for name in ("bias.png", "detection_vs_load.png", "where_packets_went.png"):
+        assert (ROOT / "docs" / name).read_bytes() == (SAMPLE / "figures" / name).read_bytes()
 
 
 def test_it_shows_what_the_first_page_says() -> None:
