@@ -20,6 +20,7 @@ from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
 from harness.host_sampler import SampledHost
+from harness.lint.rules import rate_rules
 from harness.model import Corpus, Reference
 from harness.preflight import RunPreflight
 from harness.profile import Profile
@@ -153,9 +154,17 @@ def open_session(
             co_located=listens is not None and _boot_id(source) == _boot_id(target),
             predict=predictor(files.capture, plan),
             max_frame=corpus.max_frame or None,
+            limited=_limited(inventory, reference),
             watch=SampledHost(target, listens, run.path),
         )
         yield Session(rig, corpus, plan, run, info, inventory, due.iterations)
+
+
+def _limited(inventory: Inventory, reference: Reference) -> tuple[int, ...]:
+    """Signatures due whose rules count or limit (0: a line for all); of the rule files we know."""
+    due = {0, *(event.signature_id for event in reference.due)}
+    _, found = rate_rules(inventory.sensor.rules)
+    return tuple(sorted({rule.signature for rule in found} & due))
 
 
 def _boot_id(host: Host) -> str:

@@ -75,6 +75,7 @@ class ApplianceSensor:
             adjacent=False,
         )
         self.cpu_seconds: float | None = None
+        self.flow_timeout = options.flow_timeout
         self._host = host
         self._options = options
         self._source = source
