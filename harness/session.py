@@ -27,6 +27,7 @@ from harness.profile import Profile
 from harness.progress import Progress
 from harness.reference import find_due, sends_reference
 from harness.results import RunDir, RunInfo
+from harness.sensors.base import Sensor
 from harness.sensors.registry import make_sensor
 from harness.trial import Port, Rig, stop_quietly
 from lab.connect import connect_lab
@@ -102,6 +103,7 @@ def open_session(
                 f"profile {profile.name}: generator {generator.name} cannot set the axis "
                 f"{profile.load.axis!r}; it can set {', '.join(generator.axes)}"
             )
+        _must_tell_loss(profile, sensor)
         # Begun before anything of ours runs there, ended when the rest is ready: the link is
         # watched while nothing is sent.
         preflight = RunPreflight(inventory, hosts, profile, corpus, progress)
@@ -158,6 +160,16 @@ def open_session(
             watch=SampledHost(target, listens, run.path),
         )
         yield Session(rig, corpus, plan, run, info, inventory, due.iterations)
+
+
+def _must_tell_loss(profile: Profile, sensor: Sensor) -> None:
+    """Refuse to look for loads that nothing can tell. Raises ConfigError."""
+    if profile.load.values == "auto" and sensor.capabilities.loss is None:
+        raise ConfigError(
+            f'profile {profile.name}: load.values = "auto" needs a loss rate, and sensor '
+            f"{sensor.name} has no counter of packets received, dropped or decoded: give "
+            "load.values in the profile, or such a counter in sensor.options.counters"
+        )
 
 
 def _limited(inventory: Inventory, reference: Reference) -> tuple[int, ...]:

@@ -216,6 +216,8 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
         host=host,
         max_frame=rig.max_frame,
     )
+    loss = ledger.drop_rate(account)
+    captured = ledger.capture_loss(account, before, after) if loss is None else None
     trial = replace(
         trial,
         sent=sent,
@@ -226,7 +228,8 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
         host=host,
         settled=settled,
         ledger=account,
-        drop_rate=ledger.drop_rate(account),
+        drop_rate=captured if loss is None else loss,
+        loss_of="analysed" if captured is None else "capture",
         sensor_cpu_s=getattr(sensor, "cpu_seconds", None),
     )
     if sensor.capabilities.alerts and rig.reference.due:
