@@ -68,6 +68,13 @@ def _asked(axes: Axes, trials: pd.DataFrame) -> None:
         )
 
 
+_LOSS_TITLES = {
+    "Drop rate": "Drop rate (packets offered that were not analysed)",
+    "Capture loss": "Capture loss (packets lost before or in the capture; what was analysed of the "
+    "rest is not observable)",
+}
+
+
 def detection_vs_load(curves: pd.DataFrame, trials: pd.DataFrame, name: str) -> Drawn:
     """Detection rate with its interval, and drop rate, against the load really offered.
 
@@ -113,13 +120,13 @@ def detection_vs_load(curves: pd.DataFrame, trials: pd.DataFrame, name: str) -> 
             markersize=4.5,
             linewidth=1.8,
             clip_on=False,
-            label="drop rate, median of repeats",
+            label=f"{words.loss_name(curves).lower()}, median of repeats",
         )
     _points(lower, trials, "drop_rate", COLOURS["vermillion"])
     _asked(lower, trials)
     _limits(upper, lower, trials)
     upper.set_title("Detection rate (distinct alerts due that were raised)")
-    lower.set_title("Drop rate (packets offered that were not analysed)")
+    lower.set_title(_LOSS_TITLES[words.loss_name(curves)])
     axis = str(trials["axis"].iloc[0])
     lower.set_xlabel(f"Load really offered ({words.axis_unit(axis)})")
     _legends(upper, lower, drops.empty)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from fakes import CORPUS, FakeSensor, fakes, make_rig
+from synthetic_run import Options, make_run
 
 from harness.bottleneck import judge
 from harness.calibrate import choose_loads
@@ -17,7 +18,8 @@ from harness.errors import ConfigError
 from harness.ledger import build, capture_loss, drop_rate
 from harness.model import Capabilities, Counters, InterfaceCounters, Load, LossOf, Sent
 from harness.profile import AutoLoads, LoadSpec, Profile
-from harness.results import Trial
+from harness.report.build import build_report
+from harness.results import RunDir, Trial
 from harness.sensors.registry import make_sensor
 from harness.session import _must_tell_loss
 from harness.sweep import describe_trial
@@ -167,3 +169,24 @@ def test_loads_are_looked_for_where_a_loss_can_be_told(
         _must_tell_loss(auto, sensor)
     given = Profile(name="p", load=LoadSpec(values=(1.0,)))
     _must_tell_loss(given, SimpleNamespace(capabilities=sensor.capabilities))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["capture", "analysed"])
+def test_the_report_calls_it_by_its_name(tmp_path: Path, name: LossOf) -> None:
+    """The same run, once of a sensor that does not tell what it analysed."""
+    made = make_run(tmp_path / "whole", Options(bias=False, specials=False, timeline=False))
+    run = RunDir(tmp_path / "run")
+    run.write_info(made.info())
+    for trial in made.trials():
+        ledger = trial.ledger
+        if name == "capture" and ledger is not None:
+            ledger = replace(ledger, analysed=None, software=None)
+        run.append(replace(trial, ledger=ledger, loss_of=name))
+    page = build_report(run.path).html.read_text()
+    other = {"capture": "Drop rate (packets offered", "analysed": "Capture loss (packets lost"}
+    mine = {"capture": "Capture loss (packets lost", "analysed": "Drop rate (packets offered"}
+    assert mine[name] in page and other[name] not in page
+    assert (">capture loss<" in page) is (name == "capture")
+    assert (">drop rate<" in page) is (name == "analysed")
+    said = "no packet lost before or in the capture"
+    assert (said in page) is (name == "capture")
