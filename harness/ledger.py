@@ -29,7 +29,7 @@ from harness.ledger_software import decoded_stages, events, grown
 from harness.model import Capabilities, Counters, InterfaceCounters, Ledger, Sent
 from harness.model_host import HostTrial
 from harness.model_ledger import Stage
-from harness.nic_names import NOT_PACKETS, nic_causes
+from harness.nic_names import nic_causes, packets_lost
 
 __all__ = [
     "UNCOUNTED",
@@ -81,7 +81,7 @@ def _before_the_ring(
     """Stages transmit, wire and nic; no part is ever negative."""
     missing = max(0, sent.packets - nic.rx_packets)
     causes = _causes(host)
-    named = sum(n for name, n in causes.items() if name not in NOT_PACKETS)
+    named = packets_lost(causes)
     in_nic = min(missing, max(nic.rx_missed + nic.rx_errors, named))
     in_nic += min(missing - in_nic, nic.rx_dropped)
     own = {"rx_missed_errors": nic.rx_missed, "rx_errors": nic.rx_errors}
