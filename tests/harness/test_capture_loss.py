@@ -93,6 +93,18 @@ def test_what_a_closed_sensor_did_not_count_was_lost_before_it() -> None:
     assert (more.before_nic, more.unexplained) == (0, -3) and not more.adds_up
 
 
+def test_where_it_was_lost_is_said_as_far_as_it_is_known(tmp_path: Path) -> None:
+    trial = trial_of(tmp_path, Closed, 1e9)
+    assert trial.sent is not None
+    zero = replace(NOTHING, received=0, dropped=0)
+    after = replace(NOTHING, received=trial.sent.packets - 500, dropped=0)
+    ledger = build(trial.sent, None, zero, after, CLOSED)
+    verdict = judge(replace(trial, after=after, ledger=ledger, bottleneck=None, detection=None))
+    assert verdict is not None and verdict.kinds == ("wire",)
+    assert verdict.primary.detail == "before the sensor's own count: the wire, or its NIC"
+    assert verdict.primary.packets == 500
+
+
 class Closed(FakeSensor):
     """The same sensor, of which only the capture's counters can be read."""
 

@@ -26,6 +26,7 @@ from harness.model import (
 from harness.model_host import HostReading, HostTrial
 from harness.model_ledger import AlertLedger, Balance, ByteLedger, FlowLedger
 from harness.results import Trial
+from harness.sweep import describe_trial
 from lab.preflight.check import Finding as Noticed
 
 CONTEXT = Context(Capabilities(True, True, True, True, True, True))
@@ -180,6 +181,15 @@ def test_the_sentences_have_the_numbers() -> None:
     assert limited.message == (
         "sent 980,000 of 1,000,000 packets at 100,000 packets/s; asked were 100,000 (100.0 %)"
     )
+
+
+@pytest.mark.parametrize("code", sorted(GATES))
+def test_default_marks_the_trial_and_strict_fails_the_run(code: str) -> None:
+    """`Sweeper` counts trials that are not valid, and --strict ends with status 1 for any."""
+    marked = replace(FAULTS[code], gates=evaluate(FAULTS[code], context_for(code)))
+    assert marked.valid is (GATES[code].severity != "invalid")
+    line = describe_trial(marked)
+    assert (code in line) is (GATES[code].severity != "info")
 
 
 def test_what_the_preflight_found_is_said_with_its_numbers() -> None:
