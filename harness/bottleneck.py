@@ -15,6 +15,7 @@ it sent. Several can be true at once: all are named, the one that cost most pack
 from __future__ import annotations
 
 from harness.budget import workers_of
+from harness.ledger import UNCOUNTED
 from harness.ledger_software import MEMORY, grown
 from harness.model import Ledger
 from harness.model_ledger import Bottleneck, Evidence, Kind, Verdict, WorkerBudget
@@ -121,6 +122,8 @@ def _front(ledger: Ledger | None) -> list[Bottleneck]:
             continue
         causes = tuple(Evidence(name, n, "interface") for name, n in stage.causes.items())
         most = max(stage.causes, key=lambda n: stage.causes[n], default="")
+        if stage.source == UNCOUNTED:
+            detail = "before the sensor's own count: the wire, or its NIC"
         one = _place(kind, detail or most, stage.packets or 0, stage.source)
         found.append(Bottleneck(one.kind, one.detail, one.packets, (*one.evidence, *causes)))
     return found
@@ -299,6 +302,9 @@ def _nothing(trial: Trial, workers: tuple[WorkerBudget, ...]) -> Bottleneck:
         )
     if lost is not None and ledger is not None and lost > ledger.tolerance:
         return Bottleneck("unknown", "packets are missing", lost, tuple(evidence))
-    if lost is None and found is None:
+    if lost is None and trial.drop_rate is not None:
+        share = "share of packets lost before or in the capture"
+        evidence.append(Evidence(share, trial.drop_rate, "sensor"))
+    elif lost is None and found is None:
         return Bottleneck("unknown", "neither loss nor detection is observable", None, ())
     return Bottleneck("none", "", None, tuple(evidence))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.errors import GeneratorFailed, SensorFailed
-from harness.model import Axis, Corpus
+from harness.model import Axis, Corpus, LossOf
 from harness.profile import AutoLoads, LoadSpec
 from harness.results import Trial
 
@@ -30,11 +30,15 @@ __all__ = [
 HEADROOM = 0.9
 # A sweep goes on until this share of the packets was lost, by this factor, this many times.
 BENT, GROWTH, MOST_FURTHER = 0.10, 1.4, 3
+_DID: dict[LossOf, str] = {"analysed": " analysed", "capture": "'s capture took"}
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What the calibration found: packets/s analysed when overloaded, and the generator's top.
+
+    Where the sensor does not tell what it analysed (`loss_of` "capture"), those that its capture
+    took.
 
     `loads` and `ceiling` are in the unit of the profile's axis. `ceiling` is the highest load that
     this generator can be asked for, infinite when it kept up with the probe.
@@ -45,12 +49,13 @@ class Calibration:
     overloaded: bool
     loads: tuple[float, ...]
     ceiling: float = math.inf
+    loss_of: LossOf = "analysed"
 
     def sentence(self) -> str:
         """One line for the log and the report."""
         text = (
-            f"calibration: the sensor analysed {self.capacity_pps:,.0f} packets/s while "
-            f"{self.generator_pps:,.0f} were offered"
+            f"calibration: the sensor{_DID[self.loss_of]} {self.capacity_pps:,.0f} packets/s "
+            f"while {self.generator_pps:,.0f} were offered"
         )
         if not self.overloaded:
             text += "; it was not overloaded, so the loads end at what this generator can send"
@@ -65,20 +70,25 @@ def choose_loads(trial: Trial, spec: LoadSpec, corpus: Corpus) -> Calibration:
     if trial.failure is not None:
         kind = SensorFailed if trial.failure.what.startswith("sensor") else GeneratorFailed
         raise kind(f"calibration: {trial.failure.message}")
-    if trial.sent is None or trial.ledger is None or trial.ledger.analysed is None:
+    if trial.sent is None or trial.drop_rate is None:
         raise SensorFailed(
-            "calibration needs a sensor that counts the packets it analysed; give "
-            "load.values in the profile instead"
+            "calibration: the sensor's counters did not tell what it lost; give load.values in the "
+            "profile instead"
         )
     offered = trial.sent.packets / trial.sent.seconds
-    analysed = trial.ledger.analysed / trial.sent.seconds
-    overloaded = trial.ledger.analysed < 0.95 * trial.sent.packets
+    analysed = offered * (1 - trial.drop_rate)
+    overloaded = trial.drop_rate > 0.05
     top = HEADROOM * offered
     loads = _spread(spec.auto, analysed if overloaded else top / spec.auto.highest, top)
     ceiling = top if offered < 0.99 * trial.schedule.pps else math.inf
     unit = per_packet(corpus, spec.axis)
     return Calibration(
-        analysed, offered, overloaded, tuple(_round(load * unit) for load in loads), ceiling * unit
+        analysed,
+        offered,
+        overloaded,
+        tuple(_round(load * unit) for load in loads),
+        ceiling * unit,
+        trial.loss_of,
     )
 
 

@@ -6,6 +6,7 @@ HarnessError
  ├─ GateFailed                 exit status 1: done, but a gate or verdict failed
  ├─ GeneratorFailed            exit status 3: the generator is missing, crashed or was killed
  ├─ SensorFailed               exit status 3: the sensor is missing, crashed or was killed
+ │   └─ SensorRestarted        exit status 3: it restarted in mid-trial, its counters began anew
  └─ Interrupted                exit status 130: the user stopped it; cleaning up was done
 
 A message says what was wrong, where, and what to do, in one line.
@@ -23,6 +24,7 @@ __all__ = [
     "Interrupted",
     "ResultsError",
     "SensorFailed",
+    "SensorRestarted",
 ]
 
 
@@ -54,6 +56,10 @@ class GeneratorFailed(HarnessError):
 
 class SensorFailed(HarnessError):
     """The sensor is missing, crashed or was killed."""
+
+
+class SensorRestarted(SensorFailed):
+    """The sensor restarted, or its counters were reset, in mid-trial: there is no number."""
 
 
 class Interrupted(HarnessError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.model import Capabilities, Severity
 from harness.results import Trial
+from lab.preflight.check import Finding as Noticed
 
 __all__ = ["GATES", "Check", "Context", "Finding", "Gate", "gate"]
 
@@ -16,16 +17,18 @@ class Context:
     """What a gate needs beside the trial. `earlier` are the run's previous trials, if known.
 
     `reference_flows` is how many flows this sensor counts in one iteration at zero load.
-    `preflight` are the codes that the run's preflight found of severity warning or worse;
-    `flow_timeout` is how long the sensor remembers a closed flow, in s (None: not known).
+    `preflight` is what the run's last preflight found; `flow_timeout` is how long the sensor
+    remembers a closed flow, in s (None: not known). `limited` are the signatures due whose rules
+    count or limit (0: a line that is for all of them).
     """
 
     capabilities: Capabilities
     co_located: bool = False
     earlier: tuple[Trial, ...] = ()
     reference_flows: int | None = None
-    preflight: tuple[str, ...] = ()
+    preflight: tuple[Noticed, ...] = ()
     flow_timeout: float | None = None
+    limited: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,28 @@ a reader's judgement, "info" explains. `docs/gates.md` has a section for each co
 
 from __future__ import annotations
 
-from harness import gates_host, gates_intake, gates_ledger, gates_sensor, gates_wire
+from harness import (
+    gates_host,
+    gates_intake,
+    gates_ledger,
+    gates_preflight,
+    gates_sensor,
+    gates_wire,
+)
 from harness.gate import GATES, Context, Gate
 from harness.model import GateResult, Severity
 from harness.results import Trial
 
 __all__ = ["CHECKED_IN", "GATES", "Context", "Gate", "evaluate"]
 
-CHECKED_IN = (gates_wire, gates_sensor, gates_intake, gates_ledger, gates_host)
+CHECKED_IN = (
+    gates_wire,
+    gates_sensor,
+    gates_intake,
+    gates_ledger,
+    gates_host,
+    gates_preflight,
+)
 """The modules whose import registers the gates."""
 
 

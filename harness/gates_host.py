@@ -144,18 +144,3 @@ def _disk_nearly_full(trial: Trial, context: Context) -> Finding | None:
     if free >= _LEAST_FREE_BYTES:
         return None
     return Finding(f"{free / 2**20:,.0f} MiB are free", {"free_bytes": free})
-
-
-@gate(
-    "preflight",
-    "warning",
-    "The preflight check found something that can fake a result",
-    "See `probebench lab check` and docs/preflight.md for each code.",
-)
-def _preflight(trial: Trial, context: Context) -> Finding | None:
-    if not context.preflight:
-        return None
-    return Finding(
-        f"findings of the preflight check: {', '.join(context.preflight)}",
-        {"findings": len(context.preflight)},
-    )

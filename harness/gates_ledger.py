@@ -117,6 +117,31 @@ def _thresholds_active(trial: Trial, context: Context) -> Finding | None:
 
 
 @gate(
+    "thresholds-in-rules",
+    "warning",
+    "Rules of events that are due count or limit",
+    "Take threshold, detection_filter and rate_filter out of the rules under test: such an alert "
+    "depends on what came before it, so on the load.",
+)
+def _thresholds_in_rules(trial: Trial, context: Context) -> Finding | None:
+    found = trial.detection
+    if found is None or not context.limited:
+        return None
+    for_all = 0 in context.limited
+    rows = [s for s in found.by_signature if for_all or s.signature_id in context.limited]
+    due = sum(row.due for row in rows)
+    if not due:
+        return None
+    some = ", ".join(str(row.signature_id) for row in rows[:5])
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return Finding(
+        f"{len(rows)} of {len(found.by_signature)} signatures due ({some}{more}) count or limit: "
+        f"{due:,} of {found.due:,} events due",
+        {"signatures": len(rows), "events": due, "due": found.due},
+    )
+
+
+@gate(
     "few-due",
     "warning",
     "Few events were due",

@@ -1,5 +1,5 @@
 """What can be known of a lab before a run: are its hosts there, may its interfaces send, does its
-generator run? Nothing is sent."""
+generator run, are the programs of both there? Nothing is sent."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from harness.errors import ConfigError, HarnessError
 from harness.generators.trex.install import find_trex
 from harness.generators.trex.options import read_options
 from harness.generators.trex.platform_file import check_ports
+from harness.needs import libraries_missing, programs
 from lab.connect import connect_lab
 from lab.errors import ConnectionLost, LabError
 from lab.facts import missing_tools
@@ -21,7 +22,6 @@ from lab.inventory import Inventory
 __all__ = ["Line", "check_lab", "readiness"]
 
 Level = Literal["ok", "info", "problem"]
-_TOOLS = {"tcpreplay": ("tcpreplay",), "suricata": ("suricata",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,15 @@ def check_lab(inventory: Inventory) -> list[Line]:
 def readiness(inventory: Inventory, hosts: dict[str, Host]) -> Iterator[Line]:
     """The same on hosts that are connected. Raises ConnectionLost, ConfigError."""
     for name, host in hosts.items():
-        absent = missing_tools(host, ("ip", "ss", *_needed(inventory, name)))
+        absent = missing_tools(host, ("ip", "ss", *programs(inventory, name)))
         if absent:
             what = ", ".join(absent)
             yield Line(name, "tools", "problem", f"{what}: not there; install them on that host")
         else:
             yield Line(name, "tools", "ok", "all there")
+    for package in libraries_missing(inventory.sensor):
+        text = f"sensor.driver = {inventory.sensor.driver!r} needs it: pip install '{package}'"
+        yield Line("here", package, "problem", text)
     generator = inventory.generator
     source = hosts[generator.host]
     for interface in generator.interfaces:
@@ -62,16 +65,6 @@ def readiness(inventory: Inventory, hosts: dict[str, Host]) -> Iterator[Line]:
             yield Line(generator.host, interface, "ok", "is for tests, and carries nothing else")
     if generator.driver.startswith("trex"):
         yield from _trex(source, inventory)
-
-
-def _needed(inventory: Inventory, name: str) -> list[str]:
-    """Programs that a host has to have for its part."""
-    words: list[str] = []
-    if inventory.generator.host == name:
-        words += _TOOLS.get(inventory.generator.driver, ())
-    if inventory.sensor.host == name and inventory.sensor.driver == "suricata":
-        words.append(inventory.sensor.binary)
-    return words
 
 
 def _trex(host: Host, inventory: Inventory) -> Iterator[Line]:

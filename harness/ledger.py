@@ -29,9 +29,18 @@ from harness.ledger_software import decoded_stages, events, grown
 from harness.model import Capabilities, Counters, InterfaceCounters, Ledger, Sent
 from harness.model_host import HostTrial
 from harness.model_ledger import Stage
-from harness.nic_names import NOT_PACKETS, nic_causes
+from harness.nic_names import nic_causes, packets_lost
 
-__all__ = ["build", "drop_rate", "softnet_dropped", "tolerance"]
+__all__ = [
+    "UNCOUNTED",
+    "build",
+    "capture_loss",
+    "drop_rate",
+    "softnet_dropped",
+    "tolerance",
+]
+
+UNCOUNTED = "sent - received by the sensor's own count: on the wire, or in its NIC"
 
 # RFC 9411 section 7 accepts failures up to 0.001 % (1 in 100,000). A ledger from totals read at
 # shutdown has no reason to be worse, and on a quiet link of fewer packets it must close to the
@@ -72,7 +81,7 @@ def _before_the_ring(
     """Stages transmit, wire and nic; no part is ever negative."""
     missing = max(0, sent.packets - nic.rx_packets)
     causes = _causes(host)
-    named = sum(n for name, n in causes.items() if name not in NOT_PACKETS)
+    named = packets_lost(causes)
     in_nic = min(missing, max(nic.rx_missed + nic.rx_errors, named))
     in_nic += min(missing - in_nic, nic.rx_dropped)
     own = {"rx_missed_errors": nic.rx_missed, "rx_errors": nic.rx_errors}
@@ -91,6 +100,22 @@ def _before_the_ring(
             "wire", missing - in_nic - (transmit or 0), "tx_packets - rx_packets, less the NIC's"
         ),
         Stage("nic", in_nic, "rx_missed_errors, rx_errors, rx_dropped; ethtool -S", known),
+    )
+
+
+def _before_the_count(
+    sent: Sent, received: int, port: InterfaceCounters | None
+) -> tuple[Stage, Stage, Stage]:
+    """The same where nobody can read the sensor's interface, but it tells what it received."""
+    missing = max(0, sent.packets - received)
+    transmit: int | None = None
+    if port is not None:
+        transmit = min(missing, max(0, sent.packets - port.tx_packets))
+    dropped = {"tx_dropped": port.tx_dropped} if port and transmit and port.tx_dropped > 0 else {}
+    return (
+        Stage("transmit", transmit, "sent - tx_packets of the transmitting interface", dropped),
+        Stage("wire", missing - (transmit or 0), UNCOUNTED),
+        Stage("nic", None, "counters of the sensor's interface"),
     )
 
 
@@ -134,7 +159,8 @@ def build(
     not be read), `port` that of the transmitting interfaces, `host` what the sampler read on the
     sensor's host, `before` and `after` the sensor's own counters, `max_frame` the corpus's largest
     frame in bytes. Where the sensor cannot tell what it analysed, the account ends at its
-    interface: `unexplained` is then offered minus everything known up to there.
+    interface, or where that cannot be read either, at the packets it says it received:
+    `unexplained` is then offered minus everything known up to there.
     """
     offered = sent.packets
     unseen = "counters of the sensor's interface"
@@ -143,9 +169,11 @@ def build(
         Stage("wire", None, unseen),
         Stage("nic", None, unseen),
     )
+    received = _delta(after.received, before.received)
     if nic is not None:
         front = _before_the_ring(sent, nic, port, host)
-    received = _delta(after.received, before.received)
+    elif received is not None:
+        front = _before_the_count(sent, received, port)
     decoded = _delta(after.decoded, before.decoded)
     ring = _delta(after.dropped, before.dropped) if capabilities.kernel_drops else None
     middle = _in_the_kernel(nic, received, ring, host)
@@ -166,6 +194,8 @@ def build(
         known += analysed
     elif nic is not None:
         known += nic.rx_packets - (kernel or 0) - (software or 0)
+    elif received is not None:
+        known += received - (kernel or 0)
     else:
         known = offered
     gone = [*front, *middle, Stage("undecoded", undecoded, "received - dropped - decoded")]
@@ -198,3 +228,21 @@ def drop_rate(ledger: Ledger) -> float | None:
     if ledger.analysed is None or ledger.offered == 0:
         return None
     return 1 - ledger.analysed / ledger.offered
+
+
+def capture_loss(ledger: Ledger, before: Counters, after: Counters) -> float | None:
+    """(Lost before the capture + dropped by it) / offered, for a sensor that does not tell what it
+    analysed; None where its counters do not give that. Never clamped.
+
+    With a count of packets received (drops included) it is all that did not leave the capture;
+    with drops alone, those and what the interfaces miss.
+    """
+    if ledger.offered == 0:
+        return None
+    received = _delta(after.received, before.received)
+    dropped = _delta(after.dropped, before.dropped)
+    if received is not None:
+        return 1 - (received - (dropped or 0)) / ledger.offered
+    if dropped is None:
+        return None
+    return (_sum(ledger.before_nic, ledger.nic, ledger.kernel) or 0) / ledger.offered

@@ -26,6 +26,7 @@ __all__ = [
     "InterfaceCounters",
     "Ledger",
     "Load",
+    "LossOf",
     "Reference",
     "Schedule",
     "Sent",
@@ -35,6 +36,9 @@ __all__ = [
 
 Axis = Literal["pps", "flows", "bps", "concurrent"]
 Identity = Literal["flow", "template"]
+LossOf = Literal["analysed", "capture"]
+"""What a loss rate counts: packets that were not analysed, or only those lost up to and in the
+capture, for a sensor that does not tell what it analysed."""
 UNITS: dict[Axis, str] = {"pps": "pps", "flows": "flows/s", "bps": "bit/s", "concurrent": "flows"}
 AMOUNTS: dict[Axis, str] = {
     "pps": "packets",
@@ -225,7 +229,8 @@ class Capabilities:
     """What a sensor can tell; what is False shows as "not observable".
 
     `adjacent` says that `decoded` counts right behind the capture, so that received - dropped =
-    decoded must hold; a closed sensor may lose packets between the two.
+    decoded must hold; a closed sensor may lose packets between the two. `loss` is the loss rate
+    that its counters give; None where there is none.
     """
 
     kernel_drops: bool
@@ -235,6 +240,7 @@ class Capabilities:
     alerts: bool
     exact_totals: bool
     adjacent: bool = True
+    loss: LossOf | None = "analysed"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -311,7 +317,8 @@ class Ledger:
 
     offered = before_nic + nic + kernel + software + analysed + unexplained.
     `offered` is what the generator says it sent. `before_nic` was sent but did not reach the
-    sensor's interface; `nic` was dropped there; `kernel` was dropped in the capture ring;
+    sensor's interface (where only a closed sensor's own count of packets received is known: did not
+    come to be counted there); `nic` was dropped there; `kernel` was dropped in the capture ring;
     `software` was received but not decoded, decoded as invalid, or refused by the flow or stream
     engine; `analysed` went through. `stages` splits the losses along the way, in order (empty in
     runs of version 0.1); `events` is what was counted there in other units than packets.

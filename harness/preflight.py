@@ -9,7 +9,7 @@ that. A run is never refused because of a finding: its trials have gates for wha
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,19 @@ from harness.progress import Progress
 from lab.errors import ConnectError, ConnectionLost, LabError
 from lab.host import Host
 from lab.inventory import Inventory, SensorSpec
-from lab.preflight.check import Report
+from lab.preflight.check import Finding, Report
 from lab.preflight.examine import Asked, Preflight
 from lab.preflight.facts import Setup
 
-__all__ = ["FILE", "RunPreflight", "asked_of", "peak_bps", "read_preflight", "record"]
+__all__ = [
+    "FILE",
+    "RunPreflight",
+    "asked_of",
+    "peak_bps",
+    "read_preflight",
+    "record",
+    "stored_findings",
+]
 
 FILE = "preflight.json"
 _SCHEMA = 1
@@ -86,6 +94,19 @@ def read_preflight(directory: Path) -> list[dict[str, Any]]:
         return list(data["checks"]) if data["schema"] == _SCHEMA else []
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def stored_findings(directory: Path) -> tuple[Finding, ...]:
+    """What the last preflight of a run found; nothing where there is none that can be read."""
+    checks = read_preflight(directory)
+    known = {field.name for field in fields(Finding)}
+    try:
+        return tuple(
+            Finding(**{key: value for key, value in found.items() if key in known})
+            for found in (checks[-1].get("findings", []) if checks else [])
+        )
+    except (AttributeError, TypeError):  # of a version that kept something else
+        return ()
 
 
 class RunPreflight:

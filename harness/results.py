@@ -23,6 +23,7 @@ from harness.model import (
     InterfaceCounters,
     Ledger,
     Load,
+    LossOf,
     Schedule,
     Sent,
     SignatureScore,
@@ -45,7 +46,9 @@ class Trial:
 
     `name` is unique in the run ("c01" calibration, "t01" … sweep, "b-loop" … bias). `before` and
     `after` are the sensor's counters; `nic` is what the sensor's interface counted during the
-    trial, `port` what the generator's did. `drop_rate` is 1 - analysed / offered.
+    trial, `port` what the generator's did. `drop_rate` is
+    1 - analysed / offered; for a sensor that does not tell what it analysed it is the capture loss
+    (see `harness.ledger.capture_loss`), and `loss_of` says so.
     `method` names the replay method: "fresh" (this product's), "loop", "unique-ip", "raw-loop".
     `bottleneck` is the verdict on what stopped the sensor. It, `budget`, `balance` and the ledgers
     of flows and alerts follow from the other fields; they are kept so that a record speaks for
@@ -80,6 +83,7 @@ class Trial:
     budget: TimeBudget | None = None
     balance: Balance | None = None
     flow_records: FlowRecords | None = None
+    loss_of: LossOf = "analysed"
 
     @property
     def valid(self) -> bool:

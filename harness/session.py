@@ -20,12 +20,14 @@ from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
 from harness.generators.registry import make_generator
 from harness.host_sampler import SampledHost
+from harness.lint.rules import rate_rules
 from harness.model import Corpus, Reference
 from harness.preflight import RunPreflight
 from harness.profile import Profile
 from harness.progress import Progress
 from harness.reference import find_due, sends_reference
 from harness.results import RunDir, RunInfo
+from harness.sensors.base import Sensor
 from harness.sensors.registry import make_sensor
 from harness.trial import Port, Rig, stop_quietly
 from lab.connect import connect_lab
@@ -101,6 +103,7 @@ def open_session(
                 f"profile {profile.name}: generator {generator.name} cannot set the axis "
                 f"{profile.load.axis!r}; it can set {', '.join(generator.axes)}"
             )
+        _must_tell_loss(profile, sensor)
         # Begun before anything of ours runs there, ended when the rest is ready: the link is
         # watched while nothing is sent.
         preflight = RunPreflight(inventory, hosts, profile, corpus, progress)
@@ -153,9 +156,27 @@ def open_session(
             co_located=listens is not None and _boot_id(source) == _boot_id(target),
             predict=predictor(files.capture, plan),
             max_frame=corpus.max_frame or None,
+            limited=_limited(inventory, reference),
             watch=SampledHost(target, listens, run.path),
         )
         yield Session(rig, corpus, plan, run, info, inventory, due.iterations)
+
+
+def _must_tell_loss(profile: Profile, sensor: Sensor) -> None:
+    """Refuse to look for loads that nothing can tell. Raises ConfigError."""
+    if profile.load.values == "auto" and sensor.capabilities.loss is None:
+        raise ConfigError(
+            f'profile {profile.name}: load.values = "auto" needs a loss rate, and sensor '
+            f"{sensor.name} has no counter of packets received, dropped or decoded: give "
+            "load.values in the profile, or such a counter in sensor.options.counters"
+        )
+
+
+def _limited(inventory: Inventory, reference: Reference) -> tuple[int, ...]:
+    """Signatures due whose rules count or limit (0: a line for all); of the rule files we know."""
+    due = {0, *(event.signature_id for event in reference.due)}
+    _, found = rate_rules(inventory.sensor.rules)
+    return tuple(sorted({rule.signature for rule in found} & due))
 
 
 def _boot_id(host: Host) -> str:

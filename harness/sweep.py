@@ -168,7 +168,8 @@ def describe_trial(trial: Trial) -> str:
         return f"{head}  FAILED: {trial.failure.message}"
     sent = trial.sent.packets if trial.sent else 0
     drop = "n/o" if trial.drop_rate is None else f"{100 * trial.drop_rate:.2f} %"
-    text = f"{head}  sent {sent:,}  not analysed {drop}"
+    what = "not analysed" if trial.loss_of == "analysed" else "capture loss"
+    text = f"{head}  sent {sent:,}  {what} {drop}"
     if (found := trial.detection) is not None:
         text += f"  detected {found.detected:,}/{found.due:,} ({100 * found.rate:.2f} %)"
     if trial.bottleneck is not None:

@@ -18,7 +18,7 @@ from harness import gates, ledger
 from harness.balancing import Predict
 from harness.conclusions import conclude
 from harness.detection import score
-from harness.errors import GeneratorFailed, HarnessError, SensorFailed
+from harness.errors import GeneratorFailed, HarnessError, SensorFailed, SensorRestarted
 from harness.generators.base import Generator
 from harness.hostwatch import HostWatch
 from harness.model import (
@@ -30,7 +30,7 @@ from harness.model import (
     Reference,
     Schedule,
 )
-from harness.preflight import read_preflight
+from harness.preflight import stored_findings
 from harness.progress import Progress, count
 from harness.results import Phase, Trial
 from harness.sensors.base import KeepsFlows, Live, Sensor
@@ -58,7 +58,8 @@ class Rig:
 
     `transmit` are the interfaces the generator sends on that its kernel knows (none where DPDK took
     them), `receive` the sensor's (None where nobody can read it), `watch` the sampler on its host.
-    `predict` says how the load should spread over workers; frames have up to `max_frame` bytes.
+    `predict` says how the load should spread over workers; frames have up to `max_frame` bytes;
+    `limited` are the signatures due whose rules count or limit.
     """
 
     generator: Generator
@@ -74,6 +75,7 @@ class Rig:
     watch: HostWatch | None = None
     predict: Predict | None = None
     max_frame: int | None = None
+    limited: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,8 @@ def run_trial(
     except GeneratorFailed as error:
         trial = replace(trial, failure=Failure("generator-failed", str(error)))
     except SensorFailed as error:
-        trial = replace(trial, failure=Failure("sensor-failed", str(error)))
+        code = "sensor-restarted" if isinstance(error, SensorRestarted) else "sensor-failed"
+        trial = replace(trial, failure=Failure(code, str(error)))
     except (ConnectError, ConnectionLost):
         raise
     except LabError as error:
@@ -167,17 +170,11 @@ def run_trial(
         rig.co_located,
         earlier,
         rig.reference.flows,
-        _preflight_codes(rig.directory),
+        stored_findings(rig.directory),
         getattr(rig.sensor, "flow_timeout", None),
+        rig.limited,
     )
     return replace(trial, gates=gates.evaluate(trial, context))
-
-
-def _preflight_codes(directory: Path) -> tuple[str, ...]:
-    """Codes that the run's last preflight found, notes left out."""
-    checks = read_preflight(directory)
-    found = checks[-1].get("findings", []) if checks else []
-    return tuple(dict.fromkeys(f["code"] for f in found if f["severity"] != "info"))
 
 
 def stop_quietly(*parts: Generator | Sensor) -> None:
@@ -219,6 +216,8 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
         host=host,
         max_frame=rig.max_frame,
     )
+    loss = ledger.drop_rate(account)
+    captured = ledger.capture_loss(account, before, after) if loss is None else None
     trial = replace(
         trial,
         sent=sent,
@@ -229,7 +228,8 @@ def _measure(rig: Rig, source: Generator, trial: Trial) -> Trial:
         host=host,
         settled=settled,
         ledger=account,
-        drop_rate=ledger.drop_rate(account),
+        drop_rate=captured if loss is None else loss,
+        loss_of="analysed" if captured is None else "capture",
         sensor_cpu_s=getattr(sensor, "cpu_seconds", None),
     )
     if sensor.capabilities.alerts and rig.reference.due:

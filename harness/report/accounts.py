@@ -205,10 +205,16 @@ def budget_grid(accounts: Accounts) -> Grid:
             came = worker.packets if worker.arrived is None else worker.arrived
             busy = words.percent(worker.busiest)
             cells = (_us(worker.budget_us), _us(worker.spent_us), busy)
-            rows.append(("", worker.name, words.count(came), *cells, ""))
+            rows.append(("", worker.name, _share(came, budget), *cells, ""))
             marks.append(status_of(trial))
     heads = ("trial", "worker", "packets/s, or packets", "µs there are", "µs spent")
     return _grid((*heads, "busiest second", "max/mean of workers"), rows, (0, 1, 6), marks)
+
+
+def _share(packets: int, budget: TimeBudget) -> str:
+    """A worker's packets, and their share of all workers'."""
+    every = sum(w.packets if w.arrived is None else w.arrived for w in budget.workers)
+    return f"{packets:,} ({words.percent(packets / every)})" if every > 0 else f"{packets:,}"
 
 
 def _whole(budget: TimeBudget) -> tuple[str, str]:

@@ -82,6 +82,13 @@ def _asked(axes: Axes, trials: pd.DataFrame) -> None:
         )
 
 
+_LOSS_TITLES = {
+    "Drop rate": "Drop rate (packets offered that were not analysed)",
+    "Capture loss": "Capture loss (packets lost before or in the capture; what was analysed of the "
+    "rest is not observable)",
+}
+
+
 def detection_vs_load(
     curves: pd.DataFrame, trials: pd.DataFrame, name: str, stops: pd.DataFrame | None = None
 ) -> Drawn:
@@ -137,13 +144,13 @@ def detection_vs_load(
             markersize=4.5,
             linewidth=1.8,
             clip_on=False,
-            label="drop rate, median of repeats",
+            label=f"{words.loss_name(curves).lower()}, median of repeats",
         )
     _points(lower, trials, "drop_rate", COLOURS["vermillion"])
     _asked(lower, trials)
     _limits(upper, lower, trials)
     upper.set_title("Detection rate (distinct alerts due that were raised)")
-    lower.set_title("Drop rate (packets offered that were not analysed)")
+    lower.set_title(_LOSS_TITLES[words.loss_name(curves)])
     axis = str(trials["axis"].iloc[0])
     if stops is not None and strip:
         _bottlenecks(below, stops)
@@ -203,7 +210,7 @@ def _legends(upper: Axes, lower: Axes, blind: bool) -> None:
             list(entries.values()), list(entries), loc="outside lower left", ncols=3
         )
     if blind:
-        note = f"drop rate {words.NOT_OBSERVABLE}"
+        note = f"loss {words.NOT_OBSERVABLE}"
         lower.text(0.5, 0.5, note, transform=lower.transAxes, ha="center", color=PALE)
         lower.set_yticks([])
 

@@ -26,6 +26,12 @@ METHOD: tuple[tuple[str, str], ...] = (
         "it was lost. It includes what is unexplained.",
     ),
     (
+        "Capture loss",
+        "Takes the drop rate's place where the sensor does not tell what it analysed: (lost before "
+        "the capture + dropped by it) / offered. What was lost behind the capture is not in it, so "
+        "it is a lower bound of the drop rate.",
+    ),
+    (
         "Ledger",
         "offered = before the NIC + NIC + kernel ring + software + analysed + unexplained. "
         "Before the NIC: sent, but not received by the sensor's interface. NIC: dropped there. "

@@ -56,7 +56,8 @@ TRIAL_COLUMNS: dict[str, str] = {
     "before_nic": "packets sent that did not reach the sensor's interface",
     "unexplained": "packets that no counter accounts for (negative: counted twice or foreign)",
     "tolerance": "largest |unexplained| that is accepted",
-    "drop_rate": "1 - analysed / offered",
+    "drop_rate": "1 - analysed / offered; capture loss where loss_of says so",
+    "loss_of": "analysed; or capture: lost before or in the capture, where no more can be told",
     "due": "distinct (iteration, flow, signature) that the zero-load reference calls for",
     "detected": "those of them that the sensor raised",
     "detection_rate": "detected / due; only for method fresh, as what follows but raised",
@@ -170,6 +171,7 @@ def _row(trial: Trial, counted: int | None) -> dict[str, Any]:
         **{part: getattr(ledger, part) if ledger else None for part in LEDGER_PARTS},
         "tolerance": ledger.tolerance if ledger else None,
         "drop_rate": trial.drop_rate,
+        "loss_of": trial.loss_of,
         "due": found.due if found else None,
         "detected": found.detected if found else None,
         "detection_rate": scored.rate if scored else None,
@@ -244,6 +246,7 @@ def curves_frame(run: RunDir) -> pd.DataFrame:
     interval is the envelope of the trials' own 95 % intervals (lowest low, highest high): wider
     than an interval of the pooled counts would be, so it also covers what differs between
     repeats. Invalid and failed trials are counted in `trials` and enter nothing else.
+    A run whose `drop_rate` is capture loss has one column more, `loss_of`, which says "capture".
     """
     trials = trials_frame(run)
     sweep = trials[trials["phase"] == "sweep"]
@@ -251,7 +254,8 @@ def curves_frame(run: RunDir) -> pd.DataFrame:
         _curve_row(str(axis), float(str(asked)), group)
         for (axis, asked), group in sweep.groupby(["axis", "asked"], sort=True)
     ]
-    return _frame(rows, CURVE_COLUMNS)
+    frame = _frame(rows, CURVE_COLUMNS)
+    return frame.assign(loss_of="capture") if (sweep["loss_of"] == "capture").any() else frame
 
 
 def signatures_frame(run: RunDir) -> pd.DataFrame:

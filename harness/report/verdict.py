@@ -52,6 +52,12 @@ def _trials_sentence(trials: pd.DataFrame) -> str:
     return f"{head}{' (' + '; '.join(rest) + ')' if rest else ''}."
 
 
+_NO_LOSS = {
+    "Drop rate": "no packet lost",
+    "Capture loss": "no packet lost before or in the capture",
+}
+
+
 def _load_sentences(curves: pd.DataFrame) -> list[str]:
     """What the sweep of one axis says of loss and detection."""
     axis = str(curves["axis"].iloc[0])
@@ -64,7 +70,7 @@ def _load_sentences(curves: pd.DataFrame) -> list[str]:
     if len(known) > 1:
         span = f"{words.amount(low)} to {span}"
     said.append(f"The curve covers {words.plural(len(known), 'offered load')}, {span}.")
-    said.append(_highest(known, axis, "drop_rate_max", 0.0, "no packet lost"))
+    said.append(_highest(known, axis, "drop_rate_max", 0.0, _NO_LOSS[words.loss_name(known)]))
     said.append(_highest(known, axis, "detection_rate", 1.0, "every alert due raised"))
     scored = known[known["detection_rate"].notna()]
     if len(scored):
@@ -74,7 +80,7 @@ def _load_sentences(curves: pd.DataFrame) -> list[str]:
             f"At the highest load offered, {at}, {int(top['detected']):,} of {int(top['due']):,} "
             f"alerts due were raised: {words.percent(float(top['detection_rate']))}, 95 % interval "
             f"{words.percent(float(top['detection_low']))} to "
-            f"{words.percent(float(top['detection_high']))}; drop rate "
+            f"{words.percent(float(top['detection_high']))}; {words.loss_name(known).lower()} "
             f"{words.percent(top['drop_rate_median'])}."
         )
     return said

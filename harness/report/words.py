@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "NBSP",
@@ -16,6 +17,7 @@ __all__ = [
     "bits",
     "count",
     "load",
+    "loss_name",
     "missing",
     "number",
     "percent",
@@ -48,6 +50,15 @@ def missing(value: object) -> bool:
 def axis_unit(axis: str) -> str:
     """Unit of a load axis: "packets/s", "new flows/s" …"""
     return _UNITS.get(axis, axis)
+
+
+def loss_name(frame: Any) -> str:
+    """What `drop_rate` of trials or curves is called: "Drop rate" or "Capture loss".
+
+    A sensor that does not tell what it analysed has only the latter; never is it called the former.
+    """
+    known = frame.get("loss_of")
+    return "Drop rate" if known is None or not (known == "capture").any() else "Capture loss"
 
 
 def amount(value: float) -> str:

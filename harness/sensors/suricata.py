@@ -87,8 +87,11 @@ class SuricataSensor:
             exact_totals=True,
         )
         self.cpu_seconds: float | None = None
-        # Closed TCP flows are remembered this long (flow-timeouts.tcp.closed of our suricata.yaml).
-        self.flow_timeout = None if "config" in spec.options else 60.0
+        # Closed TCP flows are remembered this long: flow-timeouts.tcp.closed of our suricata.yaml,
+        # or of the user's, which is asked once it runs.
+        named = dict(self._options.settings)
+        theirs = bool(self._options.config) or "flow-timeouts.tcp.closed" in named
+        self.flow_timeout = None if theirs else 60.0
         self.rules_digest = ""
         self._host = host
         self._spec = spec
@@ -163,6 +166,8 @@ class SuricataSensor:
             paths.log("suricata.log"), paths.log("alerts.json"), self._expected_captures()
         )
         self._wait_ready()
+        if self.flow_timeout is None:
+            self.flow_timeout = self._link.closed_timeout()
 
     def _expected_captures(self) -> int:
         """How many captures our configuration makes; 0 where it is the user's."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import SensorFailed
+from harness.errors import SensorFailed, SensorRestarted
 from harness.model import Alert, Capabilities, Counters
 from harness.model_flows import FlowRecords
 from harness.sensors.base import Footprint, Live
@@ -34,6 +35,7 @@ from lab.inventory import SensorSpec
 __all__ = ["ObservedSuricata"]
 
 _KINDS = ("alert", "flow")
+_BACK_S, _AGAIN_S = 10.0, 0.25  # how long one that restarts is waited for, asked so often
 
 
 class ObservedSuricata:
@@ -59,6 +61,7 @@ class ObservedSuricata:
             exact_totals=False,
         )
         self.cpu_seconds: float | None = None
+        self.flow_timeout: float | None = None  # its own, once it was asked
         self.rules_digest = digest_of(path.read_bytes() for path in spec.rules)
         netdev = spec.interface if self._options.capture != "dpdk" else None
         self._paths = Paths(f"{host.workdir}/suricata")
@@ -90,6 +93,7 @@ class ObservedSuricata:
                 f"sensor.options.capture = {self._options.capture!r} ({wanted}); correct it: the "
                 "modes count differently"
             )
+        self.flow_timeout = self._link.closed_timeout()
         if not self._link.call("mark", {"eve": self._eve}, "_eve_agent.py")["marks"]:
             raise SensorFailed(
                 f"{where}: there is no file {self._eve}; see sensor.options.eve, and eve-log in "
@@ -154,10 +158,30 @@ class ObservedSuricata:
             raise SensorFailed(f"{self._host.name}: suricata is not being watched")
         watch.read()
         if watch.ended:
+            self._must_not_be_back()
             raise SensorFailed(
                 f"{self._host.name}: suricata's command socket went away during the trial "
                 f"({watch.last_words}); {self._said()}"
             )
+
+    def _must_not_be_back(self) -> None:
+        """The socket went away: tell a restart from an end. Raises SensorRestarted.
+
+        A Suricata that a supervisor starts again opens its socket once its rules are loaded.
+        """
+        if self._before is None:
+            return
+        end = time.monotonic() + min(_BACK_S, self._options.ready_timeout)
+        while True:
+            try:
+                self._must_be_the_same()
+                return
+            except SensorRestarted:
+                raise
+            except SensorFailed:
+                if time.monotonic() > end:
+                    return
+                time.sleep(_AGAIN_S)
 
     def _said(self) -> str:
         if self._options.log is None:
@@ -175,7 +199,7 @@ class ObservedSuricata:
     def finish(self) -> Counters:
         """Counters that agree with iface-stat, and what the eve output gained.
 
-        Raises SensorFailed when Suricata restarted since `prepare`.
+        Raises SensorRestarted when Suricata restarted since `prepare`.
         """
         self._must_live()
         assert self._watch is not None
@@ -194,7 +218,7 @@ class ObservedSuricata:
         assert self._before is not None
         pid, uptime = self._identity()
         if pid != self._before[0] or uptime < self._before[1]:
-            raise SensorFailed(
+            raise SensorRestarted(
                 f"{self._host.name}: suricata restarted in mid-trial (pid {self._before[0]}, now "
                 f"{pid}; up for {uptime} s): its counters began anew"
             )

@@ -68,6 +68,15 @@ class Link:
         answers: list[dict[str, Any]] = answer["answers"]
         return answers
 
+    def closed_timeout(self) -> float | None:
+        """How long it remembers a closed TCP flow, in s; None where its configuration has none."""
+        name = {"variable": "flow-timeouts.tcp.closed"}
+        try:
+            (answer,) = self.ask(["conf-get", name])
+            return float(str(answer["message"]))
+        except (SensorFailed, KeyError, ValueError):
+            return None
+
     def watch(self, log: str, alerts: str, workers: int) -> Watch:
         """Start the agent's samples. `workers` is how many captures must run (0: any)."""
         argument = {

@@ -1,8 +1,11 @@
 """A Zeek cluster that zeekctl runs: read by `zeekctl netstats`, notices out of the current log.
 
-Not run live here, see `zeek`. netstats asks each worker for its counters at once; they are
-cumulative: recvd (processed), dropped and link (drops included). The cluster is only read;
-`restart` (["/opt/zeek/bin/zeekctl", "restart"]) brings it to a known state before each trial.
+Not run live here, see `zeek`. netstats asks each worker (zeekctl.py: `worker_group`; the only node
+of a standalone Zeek) for its counters at once; they are cumulative: recvd (processed), dropped, and
+link (drops included: tp_packets of AF_PACKET, ps_recv of libpcap on Linux). Some packet sources do
+not know link and say 0 for ever (zeek, scripts/base/init-bare.zeek, NetStats): then it is recvd +
+dropped. The cluster is only read; `restart` (["/opt/zeek/bin/zeekctl", "restart"]) brings it to a
+known state before each trial.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ from lab.inventory import SensorSpec
 
 __all__ = ["ClusterOptions", "NetstatsSource", "ZeekCluster", "make_zeek_cluster"]
 
-# "worker-1: 1361132271.857447 recvd=123 dropped=4 link=127" (zeekctl's documentation, netstats)
+# "   worker-1: 1361132271.857447 recvd=123 dropped=4 link=127": a node's name is put in front by
+# zeekctl (bin/zeekctl.in, do_netstats), the rest is Zeek's (scripts/policy/frameworks/control/
+# controllee.zeek, net_stats_request); testing/Baseline/command.netstats/all.out of zeekctl has it.
+# A node that does not answer is on standard error, "   worker-2: <error: …>", and the status is 1.
 _LINE = re.compile(r"^\s*(\S+?):\s+[\d.]+\s+recvd=(\d+)\s+dropped=(\d+)\s+link=(\d+)", re.M)
 
 
@@ -77,7 +83,10 @@ class NetstatsSource:
                 "see zeekctl status"
             )
         values: dict[str, dict[str, float]] = {
-            "received": {name: int(link) for name, _, _, link in rows},
+            "received": {
+                name: int(link) or int(received) + int(dropped)
+                for name, received, dropped, link in rows
+            },
             "dropped": {name: int(dropped) for name, _, dropped, _ in rows},
             "decoded": {name: int(received) for name, received, _, _ in rows},
             "workers": {name: int(received) for name, received, _, _ in rows},

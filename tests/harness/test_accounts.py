@@ -11,6 +11,7 @@ from synthetic_run import Options, make_run
 from test_bottleneck import BUSY, HELD, QUIET, trial
 
 from harness.conclusions import conclude
+from harness.model_ledger import Balance
 from harness.report import accounts
 from harness.report.build import build_report
 from harness.results import RunDir, Trial
@@ -64,6 +65,22 @@ def test_stages_of_every_trial_sum_to_what_was_offered(run: RunDir) -> None:
         parts = [v for k, v in cells.items() if k not in ("trial", "offered")]
         known = [int(v.replace(",", "")) for v in parts if v != "not observable"]
         assert sum(known) == int(cells["offered"].replace(",", "")) == 1_000_000
+
+
+def test_each_worker_s_share_stands_beside_what_was_predicted(run: RunDir) -> None:
+    read = accounts.read_accounts(run)
+    (second,) = [t for t in read.trials if t.name == "t02"]
+    balance = Balance(2, 1.31, 1.05, 1.0, 1.12, 1.0, 100)
+    grid = accounts.budget_grid(replace(read, trials=(replace(second, balance=balance),)))
+    whole, *workers = [dict(zip(grid.heads, row.cells, strict=True)) for row in grid.rows]
+    assert whole["max/mean of workers"] == "1.31 (predicted 1.05, 1.00 – 1.12)"
+    assert [w["worker"] for w in workers] == ["W#01-rx0", "W#02-rx0"]
+    told = [w["packets/s, or packets"].replace("\xa0", " ") for w in workers]
+    counts = [int(text.partition(" ")[0].replace(",", "")) for text in told]
+    shares = [float(text.partition("(")[2].partition(" ")[0]) for text in told]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert shares[0] == pytest.approx(100 * counts[0] / sum(counts), abs=0.1)
+    assert "predicted" not in str(accounts.budget_grid(replace(read, trials=(second,))).rows)
 
 
 def test_an_old_run_says_what_it_can(tmp_path: Path) -> None:

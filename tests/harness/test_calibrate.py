@@ -69,7 +69,7 @@ def test_a_failed_calibration_is_no_capacity(tmp_path: Path, what: str, kind: ty
 def test_a_sensor_that_does_not_count(tmp_path: Path) -> None:
     trial = probed(tmp_path)
     assert trial.ledger is not None
-    blind = replace(trial, ledger=replace(trial.ledger, analysed=None))
+    blind = replace(trial, ledger=replace(trial.ledger, analysed=None), drop_rate=None)
     with pytest.raises(SensorFailed, match=r"load\.values"):
         choose_loads(blind, SPEC, CORPUS)
 

@@ -20,10 +20,14 @@ from harness.model import (
     Load,
     Schedule,
     Sent,
+    Severity,
+    SignatureScore,
 )
 from harness.model_host import HostReading, HostTrial
 from harness.model_ledger import AlertLedger, Balance, ByteLedger, FlowLedger
 from harness.results import Trial
+from harness.sweep import describe_trial
+from lab.preflight.check import Finding as Noticed
 
 CONTEXT = Context(Capabilities(True, True, True, True, True, True))
 
@@ -122,15 +126,31 @@ FAULTS: dict[str, Trial] = {
     "throttled": changed(host=host(throttled={"0": 3})),
     "disk-nearly-full": changed(host=host(disk={"free_bytes": 2.0**29})),
     "preflight": good(),
+    "clock": good(),
+    "offloads": good(),
+    "thresholds-in-rules": part(
+        "detection",
+        by_signature=(SignatureScore(7, "x", 4_000, 4_000), SignatureScore(8, "y", 6_000, 6_000)),
+    ),
     "reuse-too-soon": part("schedule", settings={"reuse_s": 5.0}),
     "intake-lost": changed(after=counters(1_000_000, raw={"intake.dropped": 3.0})),
     "alerts-missing": changed(after=counters(1_000_000, raw={"intake.alerts": 9_999.0})),
 }
 
 
+def noticed(code: str, severity: Severity = "warning", **numbers: float) -> Noticed:
+    return Noticed(code, severity, "sen: rx0", code, "told", numbers, "nothing", "do")
+
+
 def context_for(code: str) -> Context:
     if code == "preflight":
-        return replace(CONTEXT, preflight=("offload-gro", "rss-asymmetric"))
+        return replace(CONTEXT, preflight=(noticed("ring-size", rx=256),))
+    if code == "clock":
+        return replace(CONTEXT, preflight=(noticed("clock-offset", low_s=0.2, high_s=0.3),))
+    if code == "offloads":
+        return replace(CONTEXT, preflight=(noticed("receive-offloads", on=2),))
+    if code == "thresholds-in-rules":
+        return replace(CONTEXT, limited=(7,))
     if code == "reuse-too-soon":
         return replace(CONTEXT, flow_timeout=60.0)
     if code == "co-located":
@@ -161,6 +181,47 @@ def test_the_sentences_have_the_numbers() -> None:
     assert limited.message == (
         "sent 980,000 of 1,000,000 packets at 100,000 packets/s; asked were 100,000 (100.0 %)"
     )
+
+
+@pytest.mark.parametrize("code", sorted(GATES))
+def test_default_marks_the_trial_and_strict_fails_the_run(code: str) -> None:
+    """`Sweeper` counts trials that are not valid, and --strict ends with status 1 for any."""
+    marked = replace(FAULTS[code], gates=evaluate(FAULTS[code], context_for(code)))
+    assert marked.valid is (GATES[code].severity != "invalid")
+    line = describe_trial(marked)
+    assert (code in line) is (GATES[code].severity != "info")
+
+
+def test_what_the_preflight_found_is_said_with_its_numbers() -> None:
+    context = replace(
+        CONTEXT,
+        preflight=(
+            noticed("clock-offset", low_s=0.2, high_s=0.3),
+            noticed("receive-offloads", "invalid", on=2),
+            noticed("transmit-offloads", on=1),
+            noticed("ring-size", rx=256),
+            noticed("swap", used_bytes=1),
+            noticed("swap", used_bytes=2),
+            noticed("virtual-link", "info"),
+        ),
+    )
+    found = {g.code: g for g in evaluate(good(), context)}
+    assert found["clock"].numbers == {"low_s": 0.2, "high_s": 0.3}
+    assert found["offloads"].numbers == {"receive-offloads": 2, "transmit-offloads": 1}
+    assert "sen: rx0: receive-offloads told" in found["offloads"].message
+    assert found["preflight"].message.endswith(": ring-size, swap")
+    assert {g.severity for g in found.values()} == {"warning"} and good().valid
+    notes = replace(CONTEXT, preflight=(noticed("vlan-offload", "info"),))
+    assert evaluate(good(), notes) == ()
+
+
+def test_rules_that_count_matter_where_they_are_due() -> None:
+    trial = FAULTS["thresholds-in-rules"]
+    (one,) = evaluate(trial, replace(CONTEXT, limited=(7, 99)))
+    assert one.numbers == {"signatures": 1, "events": 4_000, "due": 10_000}
+    (every,) = evaluate(trial, replace(CONTEXT, limited=(0,)))
+    assert every.numbers["events"] == 10_000
+    assert evaluate(trial, replace(CONTEXT, limited=(99,))) == ()
 
 
 def test_just_inside_is_silent() -> None:

@@ -73,7 +73,9 @@ def test_what_cannot_be_observed_is_none_and_not_zero() -> None:
     assert (account.before_nic, account.unexplained) == (3, 0)
     assert drop_rate(account) is None
     blind = build(sent(100), None, ZERO, counters(100, 4, 96), ALL)
-    assert (blind.before_nic, blind.nic, blind.unexplained) == (None, None, 0)
+    assert (blind.before_nic, blind.nic, blind.unexplained) == (0, None, 0)
+    closed = build(sent(100), None, NONE, NONE, appliance)
+    assert (closed.before_nic, closed.nic, closed.unexplained) == (None, None, 0)
 
 
 def test_tolerance() -> None:

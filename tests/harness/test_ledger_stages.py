@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from harness.ledger_bytes import in_bytes
 from harness.ledger_software import flow_ledger
 from harness.model import Capabilities, Counters, InterfaceCounters, Ledger, Sent
 from harness.model_host import HostReading, HostTrial
-from harness.nic_names import nic_causes
+from harness.nic_names import meaning, nic_causes, packets_lost
 
 ALL = Capabilities(True, True, True, True, True, True)
 ZERO = Counters(0, 0, 0, 0, 0, 0, 0)
@@ -103,6 +104,40 @@ def test_a_retried_packet_is_no_lost_one() -> None:
     assert (lost(found)["nic"], lost(found)["wire"]) == (0, 10)
     assert nic_causes({}, names) == {"rx_no_buffer_count": 50}
     assert nic_causes({}, {"ethtool.rx_packets": 5, "rx_missed_errors": 5}) == {}
+
+
+@pytest.mark.parametrize(
+    ("counted", "packets"),
+    [
+        # igb: rx_fifo_errors has MPC and every queue's RQDPC in it (igb_main.c, igb_update_stats)
+        ({"rx_missed_errors": 10, "rx_queue_0_drops": 3, "rx_queue_1_drops": 4,
+          "rx_fifo_errors": 17, "rx_no_buffer_count": 99}, 17),
+        # i40e 6.x: rx_missed_errors of the netdev is the port's
+        ({"rx_missed_errors": 25, "port.rx_discards": 25, "rx_alloc_fail": 9,
+          "rx_crc_errors": 2, "port.rx_crc_errors": 2}, 27),
+        # virtio_net of 6.18: totals and queues
+        ({"rx_drops": 9, "rx0_drops": 4, "rx1_drops": 5, "rx_xdp_drops": 1,
+          "rx1_xdp_drops": 1}, 10),
+        ({"rx_queue_0_xdp_drops": 6, "rx_queue_3_drops": 1}, 7),
+        ({"rx_no_dma_resources": 8, "rx_missed_errors": 2, "rx_long_length_errors": 1,
+          "rx_short_length_errors": 1, "rx_length_errors": 2}, 12),
+        ({"rx_out_of_buffer": 5, "rx_discards_phy": 6, "rx_buff_alloc_err": 7}, 11),
+        ({"rx_total_ring_discards": 5, "rx_total_oom_discards": 1}, 6),
+        ({"bw_in_allowance_exceeded": 50, "pps_allowance_exceeded": 50}, 0),
+        ({"rx_dropped.nic": 3, "rx_crc_errors.nic": 1, "rx_pg_alloc_fail": 4}, 4),
+        ({"rx_packets": 1000, "rx_dropped": 5, "tx_drops": 5, "rx0_packets": 4}, 0),
+    ],
+)  # fmt: skip
+def test_a_packet_under_several_names_is_lost_once(counted: dict[str, int], packets: int) -> None:
+    names = {f"ethtool.{name}": n for name, n in counted.items()}
+    causes = nic_causes({}, names)
+    assert packets_lost(causes) == packets
+    assert all(meaning(name) for name in causes)
+    # On a link that lost one packet more, that one is the wire's.
+    left = 1000 - packets - 1
+    after = Counters(left, 0, left, None, 0, 0, 0, exact=True)
+    found = build(sent(1000), nic(left), ZERO, after, ALL, port=port(1000), host=host({}, names))
+    assert (lost(found)["nic"], lost(found)["wire"]) == (packets, 1)
 
 
 def test_what_the_engines_refuse_is_not_analysed_and_events_are_not_packets() -> None:

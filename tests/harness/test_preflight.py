@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from fakes import CORPUS
 
-from harness.preflight import FILE, RunPreflight, asked_of, peak_bps, read_preflight, record
+from harness.preflight import (
+    FILE,
+    RunPreflight,
+    asked_of,
+    peak_bps,
+    read_preflight,
+    record,
+    stored_findings,
+)
 from harness.profile import LoadSpec, Profile
 from harness.progress import Progress
 from lab.errors import ConnectionLost
@@ -113,6 +121,17 @@ def test_what_is_found_is_said_and_kept(tmp_path: Path) -> None:
     run(tmp_path)
     assert len(read_preflight(tmp_path)) == 2
     assert not (tmp_path / f"{FILE}.partial").exists()
+
+
+def test_the_last_findings_are_what_gates_are_told(tmp_path: Path) -> None:
+    assert stored_findings(tmp_path) == ()
+    run(tmp_path)
+    run(tmp_path)
+    (one,) = stored_findings(tmp_path)
+    assert (one.code, one.severity, one.numbers) == ("link-down", "invalid", {"up": 0})
+    file = tmp_path / FILE
+    file.write_text(file.read_text().replace('"code"', '"kode"'))
+    assert stored_findings(tmp_path) == ()  # of a version that wrote something else
 
 
 def test_one_that_cannot_be_made_ends_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fakes import CORPUS, REFERENCE
 from harness.errors import ConfigError
 from harness.profile import CorpusSpec, LoadSpec, Profile
 from harness.results import RunDir, RunInfo
-from harness.session import _same, _same_reference, run_name
+from harness.session import _limited, _same, _same_reference, run_name
 from lab.inventory import Inventory
 
 PROFILE = Profile(name="p", load=LoadSpec(values=(1.0, 2.0)), corpus=CorpusSpec(max_gap=0.2))
@@ -83,3 +83,15 @@ def test_other_rules_or_another_version(earlier: RunInfo) -> None:
 def test_the_name_of_a_run() -> None:
     stamp, name, sensor = run_name(PROFILE, inventory()).split("-")
     assert (name, sensor, len(stamp), stamp[-1]) == ("p", "suricata", 16, "Z")
+
+
+def test_only_signatures_due_are_limited(tmp_path: Path) -> None:
+    rules = tmp_path / "t.rules"
+    text = 'alert ip any any -> any any (msg:"x"; sid:{}; threshold: type limit, track by_src, '
+    text += "count 1, seconds 60;)\n"
+    rules.write_text(text.format(1) + text.format(77) + "alert ip any any -> any any (sid:2;)\n")
+    lab = inventory(rules=[str(rules)])
+    assert _limited(lab, REFERENCE) == (1,)  # 1 and 2 are due
+    rules.write_text(rules.read_text() + "event_filter gen_id 1, type limit, count 1\n")
+    assert _limited(lab, REFERENCE) == (0, 1)
+    assert _limited(inventory(rules=[]), REFERENCE) == ()

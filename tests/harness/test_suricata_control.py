@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import SensorFailed
+from harness.errors import SensorFailed, SensorRestarted
 from harness.sensors.registry import make_sensor
 from harness.sensors.suricata_foreign import ObservedSuricata
 from harness.sensors.suricata_systemd import SystemdSuricata
@@ -86,6 +86,7 @@ class World:
             "version": "7.0.10 RELEASE",
             "capture-mode": self.mode,
             "uptime": self.uptime,
+            "conf-get": "75",
             "iface-stat": {"pkts": 59, "drop": 0},
             "dump-counters": STATS,
         }
@@ -112,6 +113,7 @@ def test_observed_trial(tmp_path: Path) -> None:
     assert isinstance(sensor, ObservedSuricata) and sensor.state == "observed"
     sensor.check()
     assert sensor.version == "7.0.10"
+    assert sensor.flow_timeout == 75
     sensor.prepare()
     assert sensor.footprint().pids == (7,) and sensor.footprint().logs == "/var/log/suricata"
     assert sensor.settle(5)
@@ -129,8 +131,46 @@ def test_a_restart_is_found_by_pid_or_uptime(tmp_path: Path, pid: int, uptime: i
     sensor = made(world, tmp_path, control="observed")
     sensor.prepare()
     world.pid, world.uptime = pid, uptime
-    with pytest.raises(SensorFailed, match=r"^sen: suricata restarted in mid-trial \(pid 7, now"):
+    with pytest.raises(
+        SensorRestarted, match=r"^sen: suricata restarted in mid-trial \(pid 7, now"
+    ):
         sensor.finish()
+
+
+@pytest.mark.parametrize(
+    ("pid", "kind", "message"),
+    [
+        (8, SensorRestarted, r"suricata restarted in mid-trial \(pid 7, now 8;"),
+        (7, SensorFailed, r"command socket went away during the trial \(connection refused\)"),
+    ],
+)
+def test_a_socket_that_goes_away_is_a_restart_when_another_answers(
+    tmp_path: Path, pid: int, kind: type[SensorFailed], message: str
+) -> None:
+    world = World()
+    sensor = made(world, tmp_path, control="observed")
+    sensor.prepare()
+    watch = sensor._watch
+    watch._take({"event": "gone", "why": "connection refused"})
+    world.pid = pid
+    with pytest.raises(kind, match=message) as raised:
+        sensor.live()
+    assert type(raised.value) is kind
+
+
+def test_what_its_configuration_does_not_say_is_not_known(tmp_path: Path) -> None:
+    world = World()
+    sensor = made(world, tmp_path, control="observed")
+    answer = world.agent
+
+    def without(argv: tuple[str, ...]) -> Reply:
+        if "conf-get" in argv[-1]:
+            return Reply('{"pid": 7, "answers": [{"message": "Unable to get value"}]}')
+        return answer(argv)
+
+    world.agent = without  # type: ignore[method-assign]
+    sensor.check()
+    assert sensor.flow_timeout is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import DUE, REFERENCE, alert, fakes, make_rig
 
-from harness.errors import GeneratorFailed, HarnessError, SensorFailed
+from harness.errors import GeneratorFailed, HarnessError, SensorFailed, SensorRestarted
 from harness.model import Load
 from harness.sweep import describe_trial
 from harness.trial import TrialSpec, naive_score, run_trial, stop_quietly
@@ -62,6 +62,7 @@ def test_a_generator_that_dies(tmp_path: Path, step: str) -> None:
     ("error", "what"),
     [
         (SensorFailed("sen: suricata was killed"), "sensor-failed"),
+        (SensorRestarted("sen: suricata restarted in mid-trial"), "sensor-restarted"),
         (CommandFailed("sen: `tail` ended with status 1: disk full"), "host-failed"),
     ],
 )

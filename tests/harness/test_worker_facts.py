@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from math import comb
+from pathlib import Path
 
 import pytest
 from test_gates import counters, good
 
-from harness.balancing import measured_balance
+from harness.balancing import measured_balance, predictor
+from harness.corpus import read_corpus
 from harness.generators.tcpreplay import parse_output
 from harness.model_ledger import Balance
 from harness.sensors.suricata_agent import Sample, worker_facts
 from pcap_tools.errors import PcapError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pcap_tools"))
+from synth import Talk, write_pcap
 
 NAME = "W#01-rx0"
 
@@ -78,3 +85,44 @@ def test_a_prediction_that_fails_takes_nothing_from_the_measurement() -> None:
     assert found == Balance(2, 1.0)
     assert found.as_predicted is None
     assert measured_balance(replace(good(), after=counters(9, workers={"a": 9}))) is None
+
+
+def predict(tmp_path: Path, method: str, iterations: int) -> Balance:
+    capture = write_pcap(tmp_path / "one.pcap", Talk(sport=1, client="10.0.0.1").whole().frames)
+    _, plan = read_corpus(capture, ("10.0.0.0/8",), "key", None)
+    one = good()
+    schedule = replace(one.schedule, iterations=iterations, first_iteration=0)
+    told = predictor(capture, plan)(replace(one, method=method, schedule=schedule), 2)
+    assert told is not None and told.iterations == iterations
+    return told
+
+
+def test_a_single_flow_that_is_looped_is_one_worker_s(tmp_path: Path) -> None:
+    told = predict(tmp_path, "loop", 50)
+    assert (told.predicted, told.low, told.high) == (2.0, 2.0, 2.0)
+
+
+def test_fresh_addresses_are_thrown_like_coins(tmp_path: Path) -> None:
+    """Oracle: ten equal flows on two workers are ten throws of a coin."""
+    throws = range(11)
+    ways = {k: comb(10, k) / 2**10 for k in throws}
+    peaks = sorted((max(k, 10 - k) / 5, ways[k]) for k in throws)
+
+    def quantile(share: float) -> float:
+        total = 0.0
+        for peak, weight in peaks:
+            total += weight
+            if total >= share:
+                return peak
+        raise AssertionError
+
+    told = predict(tmp_path, "fresh", 10)
+    assert told.predicted == pytest.approx(quantile(0.5), abs=0.201)
+    assert told.low == pytest.approx(quantile(0.05))
+    assert told.high == pytest.approx(quantile(0.95), abs=0.201)
+
+
+def test_other_replays_are_not_predicted(tmp_path: Path) -> None:
+    capture = write_pcap(tmp_path / "one.pcap", Talk(sport=1, client="10.0.0.1").whole().frames)
+    _, plan = read_corpus(capture, ("10.0.0.0/8",), "key", None)
+    assert predictor(capture, plan)(replace(good(), method="raw-loop"), 2) is None

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from harness.errors import ConfigError, SensorFailed
+from harness.sensors.appliance.readings import Reading
 from harness.sensors.registry import make_sensor
 from harness.sensors.zeek import ZeekOptions, ZeekSensor, own_script
-from harness.sensors.zeek_cluster import ZeekCluster
+from harness.sensors.zeek_cluster import ClusterOptions, NetstatsSource, ZeekCluster
 from lab.fake import Call, FakeHost, FakeProcess, Reply
 from lab.host import Exit
 from lab.inventory import SensorSpec
@@ -188,6 +189,35 @@ def test_a_cluster() -> None:
     assert (after.received, after.dropped, after.decoded) == (1900, 100, 1800)
     assert after.workers == {"worker-1": 900, "worker-2": 900} and after.flows is None
     assert [alert.signature for alert in sensor.alerts()] == ["My::Attack"]
+
+
+def netstats(text: str, status: int = 0, stderr: str = "") -> Reading:
+    host = FakeHost(lambda call: Reply(text, stderr, status), name="p")
+    return NetstatsSource(host, ClusterOptions()).read()
+
+
+def test_netstats_as_zeekctl_s_own_tests_have_it() -> None:
+    """The line of its baselines (command.netstats), with a time stamp put in again."""
+    text = (
+        "Getting cluster status ...\n"
+        "   worker-1: 1700000000.123456 recvd=7 dropped=0 link=7\n"
+        " a-long-worker-name: 1700000001.000001 recvd=5 dropped=2 link=7\n"
+    )
+    found = netstats(text).values
+    assert found["received"] == {"worker-1": 7, "a-long-worker-name": 7}
+    assert found["decoded"] == {"worker-1": 7, "a-long-worker-name": 5}
+    assert found["dropped"] == {"worker-1": 0, "a-long-worker-name": 2}
+
+
+def test_a_packet_source_that_does_not_know_its_link() -> None:
+    found = netstats("   worker-1: 1.5 recvd=90 dropped=10 link=0\n").values
+    assert found["received"] == {"worker-1": 100}
+
+
+def test_a_worker_that_does_not_answer_is_no_reading() -> None:
+    half = "   worker-1: 1.5 recvd=90 dropped=10 link=100\n"
+    with pytest.raises(SensorFailed, match="worker-2: <error: cannot connect>"):
+        netstats(half, 1, "   worker-2: <error: cannot connect>\n")
 
 
 def test_a_log_that_is_rotated_in_mid_trial() -> None:

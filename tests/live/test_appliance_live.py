@@ -1,8 +1,8 @@
 """A closed appliance is swept: what it is inside, nobody asks; it has counters and sends alerts.
 
 Inside it is a Suricata that the test runs. The harness sees its counters by SNMP, which a daemon
-brings up to date twice a second, or by a command, and its alerts as syslog over UDP, sent by
-util-linux's logger.
+brings up to date twice a second, by a command, or over HTTP from a server in its namespace
+(`exporter.py`), and its alerts as syslog or CEF over UDP, sent by util-linux's logger.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 from suricata_traffic import RULES, write_capture
-from sweeping import good, trials
+from sweeping import good, probebench, trials
 
 from lab import virtual
 from lab.inventory import load_inventory
@@ -65,6 +65,16 @@ COUNTERS = {
 }
 
 
+WEB = 9117
+TOKEN = "web-geheim"
+# One line of fast.log as a CEF event.
+TO_CEF = (
+    r"s/.*\[\*\*\] \[1:([0-9]+):[0-9]+\] (.*) \[\*\*\].*\{([A-Za-z0-9-]+)\} "
+    r"(.+):([0-9]+) -> (.+):([0-9]+)$"
+    r"/CEF:0|Acme|Probe|1.0|\1|\2|5|proto=\3 src=\4 spt=\5 dst=\6 dpt=\7/"
+)
+
+
 @dataclass
 class Appliance:
     """The running appliance."""
@@ -74,6 +84,7 @@ class Appliance:
     agent: Agent
     address: str
     syslog: tuple[str, int]
+    cef: tuple[str, int]
     inside: tuple[str, ...]
     ending: threading.Event = field(default_factory=threading.Event)
 
@@ -120,6 +131,14 @@ def _until(true: Any, what: str, patience: float = 40) -> None:
         time.sleep(0.1)
 
 
+def _listens(address: str) -> bool:
+    try:
+        socket.create_connection((address, WEB), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     name = f"appl{os.getpid()}"
@@ -135,10 +154,13 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
             ours = probe.getsockname()[0]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((ours, 0))
-            syslog = (ours, probe.getsockname()[1])
-        box = Appliance(lab, work, agent, address, syslog, inside)
+        ports = []
+        for _ in range(2):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind((ours, 0))
+                ports.append((ours, probe.getsockname()[1]))
+        syslog, cef = ports
+        box = Appliance(lab, work, agent, address, syslog, cef, inside)
 
         def start(*argv: str) -> subprocess.Popen[bytes]:
             with (work / "out.log").open("ab") as out:
@@ -156,7 +178,15 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
             f"tail -n0 -F {work}/fast.log | logger -n {ours} -P {syslog[1]} -d --rfc5424 -t probe"
         )
         start("sh", "-c", forward)
+        forward = (
+            f"tail -n0 -F {work}/fast.log | sed -u -E '{TO_CEF}' | "
+            f"logger -n {ours} -P {cef[1]} -d --rfc5424 -t probe"
+        )
+        start("sh", "-c", forward)
         _until(lambda: box.counters() is not None, (work / "out.log").read_text())
+        exporter = Path(__file__).with_name("exporter.py")
+        start(sys.executable, str(exporter), f"{work}/command.socket", address, str(WEB), TOKEN)
+        _until(lambda: _listens(address), "the web interface does not listen")
         thread = threading.Thread(target=box.publish)
         thread.start()
         stack.callback(thread.join)
@@ -225,11 +255,59 @@ port = {box.syslog[1]}
 """
 
 
-@pytest.mark.parametrize("sensor", [by_snmp, by_command])
+def by_prometheus(box: Appliance) -> str:
+    """Scraped; its alerts are CEF."""
+    metrics = "".join(
+        f'{name} = {{ metric = "suricata_{path.replace(".", "_")}", absent = "zero" }}\n'
+        for name, path in COUNTERS.items()
+    )
+    return f"""\
+[sensor]
+driver = "prometheus"
+host = "here"
+[sensor.options]
+url = "http://{box.address}:{WEB}/metrics"
+received_includes_drops = true
+refresh = 4.5
+workers = {{ metric = "suricata_worker_packets" }}
+[sensor.options.counters]
+{metrics}
+[sensor.options.intake]
+format = "cef"
+listen = "{box.cef[0]}"
+port = {box.cef[1]}
+"""
+
+
+def by_rest(box: Appliance) -> str:
+    paths = "".join(
+        f'{name} = {{ path = "{path}", absent = "zero" }}\n' for name, path in COUNTERS.items()
+    )
+    return f"""\
+[sensor]
+driver = "rest"
+host = "here"
+[sensor.options]
+url = "http://{box.address}:{WEB}/api/counters"
+version_path = "version"
+token = {{ env = "PROBE_TOKEN" }}
+received_includes_drops = true
+refresh = 4.5
+uptime = {{ path = "uptime" }}
+[sensor.options.counters]
+{paths}
+[sensor.options.intake]
+listen = "{box.syslog[0]}"
+port = {box.syslog[1]}
+"""
+
+
+@pytest.mark.parametrize("sensor", [by_snmp, by_command, by_prometheus, by_rest])
 def test_a_closed_appliance_is_swept(
     appliance: Appliance, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sensor: Any
 ) -> None:
     monkeypatch.setenv("PROBE_COMMUNITY", "lab-geheim")
+    monkeypatch.setenv("PROBE_TOKEN", TOKEN)
     profile = tmp_path / "closed.toml"
     profile.write_text(PROFILE)
     lab = appliance.inventory(tmp_path / "lab.toml", sensor(appliance))
@@ -242,7 +320,8 @@ def test_a_closed_appliance_is_swept(
     kept = json.loads((run / "reference.json").read_text())
     assert info["reference"]["due"] == kept["due"]
     everything = "".join(p.read_text() for p in run.rglob("*") if p.suffix in (".json", ".jsonl"))
-    assert "PROBE_COMMUNITY" in everything or sensor is by_command
+    named = {by_snmp: "PROBE_COMMUNITY", by_rest: "PROBE_TOKEN"}.get(sensor)
+    assert named is None or named in everything
     assert "geheim" not in everything
 
     (trial,) = trials(run)
@@ -250,12 +329,18 @@ def test_a_closed_appliance_is_swept(
     found, ledger = trial["detection"], trial["ledger"]
     assert trial["state"] == "observed" and trial["settled"] is True
     assert trial["after"]["received"] == trial["sent"]["packets"]
-    assert (ledger["before_nic"], ledger["nic"], ledger["kernel"]) == (None, None, 0)
+    assert (ledger["before_nic"], ledger["nic"], ledger["kernel"]) == (0, None, 0)
     assert ledger["unexplained"] == 0 and trial["nic"] is None
-    known = sensor is by_snmp
+    known = sensor is not by_command
+    assert (trial["loss_of"], trial["drop_rate"]) == ("analysed" if known else "capture", 0)
     assert ledger["analysed"] == (trial["sent"]["packets"] if known else None)
     assert found["due"] == found["detected"] == 6 * trial["schedule"]["iterations"]
     assert found["unexpected"] == found["unmapped"] == 0
+    if sensor is by_prometheus:
+        workers = trial["after"]["workers"]
+        assert len(workers) >= 1 and sum(workers.values()) == trial["sent"]["packets"]
+    if sensor in (by_prometheus, by_rest):
+        assert info["sensor"].split()[1].startswith(("7.", "8."))
     raw = trial["after"]["raw"]
     assert raw["intake.alerts"] == found["raised"] and raw["intake.dropped"] == 0
     assert trial["after"]["alerts"] == (found["raised"] if known else None)
@@ -273,3 +358,58 @@ def test_a_closed_appliance_is_swept(
         page = (run / "report.html").read_text()
         assert "not observable" in page and "capture ring size" not in page
         assert "alerts on all of 3 iterations at 400 packets/s" in page
+        assert "Capture loss (packets lost before or in the capture" in page
+
+
+AUTO = """\
+name = "found"
+settle_timeout = 40
+[load]
+duration = 1
+[load.auto]
+points = 2
+lowest = 0.5
+highest = 1.0
+probe = 4000
+seconds = 1
+refine = 0
+[reference]
+source = "none"
+"""
+
+
+def test_loads_are_found_by_capture_loss(
+    appliance: Appliance, corpus: Path, tmp_path: Path
+) -> None:
+    """Nobody says what was analysed; what the capture took is enough to look for loads."""
+    profile = tmp_path / "found.toml"
+    profile.write_text(AUTO)
+    lab = appliance.inventory(tmp_path / "lab.toml", by_command(appliance))
+    run = tmp_path / "run"
+    good("sweep", profile, "--lab", lab, "--corpus", corpus, "-o", run)
+    info = json.loads((run / "run.json").read_text())
+    assert any("the sensor's capture took" in note for note in info["notes"])
+    done = trials(run)
+    assert [t["phase"] for t in done[:3]] == ["calibration", "sweep", "sweep"]
+    assert tuple(info["loads"]) == tuple(t["load"]["value"] for t in done[1:])
+    for trial in done:
+        assert trial["failure"] is None and trial["loss_of"] == "capture"
+        # Oracle: packets that its capture did not hand on, of those that the generator sent.
+        counters = trial["after"]
+        taken = counters["received"] - counters["dropped"]
+        assert trial["drop_rate"] == pytest.approx(1 - taken / trial["sent"]["packets"])
+
+
+def test_loads_are_not_looked_for_where_nothing_tells_a_loss(
+    appliance: Appliance, corpus: Path, tmp_path: Path
+) -> None:
+    profile = tmp_path / "found.toml"
+    profile.write_text(AUTO.replace('"none"', '"live"'))
+    sensor = by_command(appliance)
+    sensor = sensor.replace("received = {", "alerts = {").replace("dropped = {", "flows = {")
+    lab = appliance.inventory(tmp_path / "lab.toml", sensor)
+    before = appliance.received()
+    outcome = probebench("sweep", profile, "--lab", lab, "--corpus", corpus, "-o", tmp_path / "run")
+    assert outcome.status == 2
+    assert 'load.values = "auto" needs a loss rate' in outcome.complaint
+    assert appliance.received() == before, "something was sent"

@@ -31,6 +31,7 @@ from bottleneck_bench import (
     run,
     write,
 )
+from foreign_suricata import foreign_suricata
 
 from harness.bottleneck import judge
 from harness.generators.tcpreplay import TcpreplayGenerator
@@ -282,6 +283,36 @@ def test_a_sensor_restarted_in_mid_trial_has_no_verdict(lab: Bench, small: Path)
     assert trial.failure.what == "sensor-failed"
     assert trial.bottleneck is None
     assert trial.ledger is None
+
+
+def test_an_observed_sensor_restarted_in_mid_trial_is_named(lab: Bench, small: Path) -> None:
+    """Somebody else's Suricata, stopped and started again by somebody else while it is loaded."""
+    rules = lab.tmp / "foreign.rules"
+    rules.write_text(QUIET)
+    with foreign_suricata(lab.spaces[1], rules) as foreign:
+        sending: list[bool] = []
+
+        class Restarting(TcpreplayGenerator):
+            def progress(self):  # type: ignore[no-untyped-def]
+                state = super().progress()
+                if not sending and state.packets:
+                    foreign.stop()
+                    foreign.start()
+                    sending.append(not super().progress().done)
+                return state
+
+        trial = lab.trial(
+            small, Load("pps", 2000, 4.0), generator=Restarting, options=foreign.options
+        )
+        assert sending == [True], "the restart was not in mid-trial"
+        assert trial.failure is not None
+        assert trial.failure.what == "sensor-restarted"
+        assert "suricata restarted in mid-trial (pid " in trial.failure.message
+        assert trial.bottleneck is None and trial.ledger is None and trial.detection is None
+        assert not trial.valid
+        # The next one, on the process that runs now, is whole.
+        after = lab.trial(small, Load("pps", 2000, SECOND), options=foreign.options)
+        assert kinds(after) == ("none",) and after.state == "observed"
 
 
 def test_without_the_evidence_the_verdict_is_unknown(overloaded: Trial) -> None:

@@ -206,6 +206,10 @@ def test_a_run_keeps_its_preflight_and_its_samples(lab: Lab, tmp_path: Path) -> 
     (entry,) = read_preflight(run)
     assert "receive-offloads sensor: rx0" in found(entry) and entry["seconds"] >= 1
     (trial,) = (t for t in trials(run) if t["phase"] == "sweep")
+    gates = {gate["code"]: gate for gate in trial["gates"]}
+    assert gates["offloads"]["numbers"] == {"receive-offloads": 1}
+    assert gates["offloads"]["message"] == "sensor: rx0: receive-offloads on: gro"
+    assert "clock" not in gates  # one machine, one clock
     host = trial["host"]
     assert host["failure"] is None and host["samples"] >= 4
     workers = [name for name in host["after"]["threads"] if name.startswith("W#")]

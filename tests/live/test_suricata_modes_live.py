@@ -7,17 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from foreign_suricata import Foreign, foreign_suricata
 from suricata_bench import Bench, make_bench, run
 
 from harness import ledger
-from harness.errors import SensorFailed
+from harness.errors import SensorFailed, SensorRestarted
 from harness.model import Counters, InterfaceCounters, Sent
 from harness.sensors.base import Sensor
 from harness.sensors.registry import make_sensor
@@ -157,80 +156,17 @@ def test_af_xdp_without_receive_queues_is_said_in_one_line(bench: Bench) -> None
         sensor.stop()
 
 
-@dataclass
-class Foreign:
-    """A Suricata that the test itself starts, as an administrator would have."""
-
-    bench: Bench
-    directory: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def eve(self) -> Path:
-        return self.directory / "eve.json"
-
-    @property
-    def socket(self) -> Path:
-        return self.directory / "c.sock"
-
-    def start(self) -> None:
-        config = self.directory / "suricata.yaml"
-        config.write_text(f"""%YAML 1.1
----
-default-log-dir: {self.directory}
-rule-files: [{self.bench.rules}]
-stats: {{enabled: yes, interval: 1}}
-outputs:
-  - eve-log:
-      enabled: yes
-      filetype: regular
-      filename: eve.json
-      types: [alert, {{stats: {{threads: yes}}}}, flow]
-logging: {{outputs: [{{file: {{enabled: yes, level: info, filename: suricata.log}}}}]}}
-unix-command: {{enabled: yes, filename: {self.socket}}}
-af-packet: [{{interface: rx0, threads: 2, cluster-id: 31, cluster-type: cluster_flow}}]
-runmode: workers
-app-layer: {{protocols: {{http: {{enabled: yes}}, dns: {{udp: {{enabled: yes}}}}}}}}
-""")
-        argv = ["suricata", "-c", str(config), "--af-packet=rx0", "-l", str(self.directory)]
-        space = self.bench.host.run(["ip", "netns", "identify"]).stdout.strip()
-        log = (self.directory / "suricata.log").open("ab")
-        self.process = subprocess.Popen(
-            ["ip", "netns", "exec", space, *argv], stdout=log, stderr=log
-        )
-        log.close()
-        end = time.monotonic() + 30
-        while not self.socket.exists():
-            assert self.process.poll() is None and time.monotonic() < end
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(30)
-
-    def sensor(self) -> ObservedSuricata:
-        options = {
-            "control": "observed", "socket": str(self.socket), "eve": str(self.eve),
-            "log": str(self.directory / "suricata.log"),
-        }  # fmt: skip
-        made = make_sensor(self.bench.host, self.bench.spec(options=options))
-        assert isinstance(made, ObservedSuricata)
-        return made
-
-
 @pytest.fixture
 def foreign(bench: Bench) -> Iterator[Foreign]:
-    # Short: a unix socket's path is limited.
-    directory = Path(f"/var/tmp/pbo{os.getpid()}")
-    directory.mkdir()
-    made = Foreign(bench, directory)
-    try:
-        made.start()
+    space = bench.host.run(["ip", "netns", "identify"]).stdout.strip()
+    with foreign_suricata(space, bench.rules) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(directory)
+
+
+def observed(bench: Bench, foreign: Foreign) -> ObservedSuricata:
+    made = make_sensor(bench.host, bench.spec(options=foreign.options))
+    assert isinstance(made, ObservedSuricata)
+    return made
 
 
 def rename_and_compress(eve: Path) -> None:
@@ -244,25 +180,26 @@ def copy_and_truncate(eve: Path) -> None:
     os.truncate(eve, 0)
 
 
-def fresh(foreign: Foreign, iteration: int) -> Path:
+def fresh(bench: Bench, foreign: Foreign, iteration: int) -> Path:
     """The capture with addresses of its own: on a process that goes on, old ones raise nothing."""
     out = foreign.directory / f"{iteration}.pcap"
     argv = ["--key", "k", "--iteration", str(iteration), "-o", str(out)]
-    run(sys.executable, "-m", "harness", "corpus", "remap", str(foreign.bench.capture), *argv)
+    run(sys.executable, "-m", "harness", "corpus", "remap", str(bench.capture), *argv)
     return out
 
 
-def test_one_that_runs_already_is_only_read(foreign: Foreign) -> None:
+def test_one_that_runs_already_is_only_read(bench: Bench, foreign: Foreign) -> None:
     """Two trials on one process: each has its own packets and alerts, through every rotation."""
-    bench, sensor = foreign.bench, foreign.sensor()
+    sensor = observed(bench, foreign)
     sensor.check()
+    assert sensor.flow_timeout == 44  # as its configuration says
     assert sensor.version.startswith("7.") or sensor.version.startswith("8.")
     assert sensor.state == "observed"
     rotations = (None, copy_and_truncate)
     for number, rotate in enumerate(rotations):
         sensor.prepare()
         before = sensor.snapshot()
-        bench.send(capture=fresh(foreign, number))
+        bench.send(capture=fresh(bench, foreign, number))
         assert sensor.settle(20)
         if rotate is not None:
             rotate(foreign.eve)
@@ -275,28 +212,28 @@ def test_one_that_runs_already_is_only_read(foreign: Foreign) -> None:
         assert foreign.process is not None and foreign.process.poll() is None
 
 
-def test_a_restart_in_mid_trial_is_no_number(foreign: Foreign) -> None:
-    sensor = foreign.sensor()
+def test_a_restart_in_mid_trial_is_no_number(bench: Bench, foreign: Foreign) -> None:
+    sensor = observed(bench, foreign)
     sensor.prepare()
     sensor.snapshot()
-    foreign.bench.send()
+    bench.send()
     foreign.stop()
     foreign.start()
-    with pytest.raises(SensorFailed, match=r"restarted in mid-trial|socket went away"):
+    with pytest.raises(SensorRestarted, match=r"restarted in mid-trial"):
         sensor.finish()
     sensor.stop()
 
 
-def test_rotation_by_rename_while_it_writes(foreign: Foreign) -> None:
+def test_rotation_by_rename_while_it_writes(bench: Bench, foreign: Foreign) -> None:
     """Suricata reopens its outputs at SIGHUP; what it wrote before and after is one trial's."""
-    sensor = foreign.sensor()
+    sensor = observed(bench, foreign)
     sensor.prepare()
     pid = sensor.footprint().pids[0]
-    foreign.bench.send(capture=fresh(foreign, 0))
+    bench.send(capture=fresh(bench, foreign, 0))
     assert sensor.settle(20)
     rename_and_compress(foreign.eve)
     os.kill(pid, 1)
-    foreign.bench.send(capture=fresh(foreign, 1))
+    bench.send(capture=fresh(bench, foreign, 1))
     assert sensor.settle(20)
     sensor.finish()
     kinds = Counter(alert.signature_id for alert in sensor.alerts())

@@ -15,6 +15,7 @@ from harness.errors import ConfigError
 from harness.generators.axes import AXES
 from harness.generators.trex.flows import Flows, prepare_flows, ship_flows
 from harness.generators.trex.interactive import FCS, TrexInteractive
+from harness.generators.trex.reuse import flows_come_back
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 
 __all__ = ["TrexAstf"]
@@ -76,6 +77,7 @@ class TrexAstf(TrexInteractive):
                 "left_out": left_out,
                 "connections_per_s": rounds,
                 "packets_are_estimates": 1.0,
+                "reuse_s": flows_come_back(flows.templates, rounds),
             },
         )
 

@@ -30,6 +30,7 @@ from harness.generators.trex.install import TrexInstall, end_ours, require_trex
 from harness.generators.trex.interactive import FCS, put_text
 from harness.generators.trex.options import options_of
 from harness.generators.trex.platform_file import platform_yaml
+from harness.generators.trex.reuse import flows_come_back
 from harness.generators.trex.rounds import flows_of_each
 from harness.generators.trex.stf_profile import traffic_yaml
 from harness.model import AMOUNTS, Axis, Corpus, Identity, Load, Schedule, Sent
@@ -127,7 +128,12 @@ class TrexStf:
             concurrent_flows=rounds * flows.seconds,
             steady_fraction=max(0.0, 1 - flows.longest / load.duration),
             how=how,
-            settings={"multiplier": rounds, "templates": count, "left_out": left_out},
+            settings={
+                "multiplier": rounds,
+                "templates": count,
+                "left_out": left_out,
+                "reuse_s": flows_come_back(flows.templates, rounds),
+            },
         )
 
     # -- a trial ----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from harness.errors import ConfigError
 from harness.generators.axes import AXES
 from harness.generators.trex.interactive import FCS, TrexInteractive
 from harness.generators.trex.pools import Allocator
+from harness.generators.trex.reuse import packets_come_back
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 from harness.templates import Pool
 
@@ -77,6 +78,11 @@ class TrexStl(TrexInteractive):
         self._clients = pools.take(True, self._options.clients)
         self._servers = pools.take(False, self._options.servers)
 
+    @property
+    def _tuples(self) -> int:
+        """Clients and ports that a stream goes through before it begins anew."""
+        return min(self._clients.size * 64_000, 10_000_000)
+
     def plan(self, load: Load, first_iteration: int) -> Schedule:
         """See `Generator.plan`. Sizes count with FCS in `frames`, bits without, as everywhere."""
         self.must_set(load)
@@ -104,7 +110,13 @@ class TrexStl(TrexInteractive):
             concurrent_flows=0.0,
             steady_fraction=1.0,
             how=f"TRex stateless: {pps:,.1f} packets/s on two ports, frames with FCS {sizes}",
-            settings={"streams": 2 * len(mix), "mean_frame": mean},
+            settings={
+                "streams": 2 * len(mix),
+                "mean_frame": mean,
+                "reuse_s": packets_come_back(
+                    self._tuples, [pps * count / weight / 2 for count in mix.values()]
+                ),
+            },
         )
 
     def job(self, schedule: Schedule) -> dict[str, Any]:
@@ -123,7 +135,7 @@ class TrexStl(TrexInteractive):
                         "frame": frame(size, one, two, near, far).hex(),
                         "clients": self._clients.texts(),
                         "servers": self._servers.texts(),
-                        "flows": min(self._clients.size * 64_000, 10_000_000),
+                        "flows": self._tuples,
                     }
                 )
         return {"do": "stl", "streams": streams}

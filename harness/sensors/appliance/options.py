@@ -48,7 +48,8 @@ class ApplianceOptions(Strict, Generic[C]):
     brings its counters up to date: they count as settled when they stood still for longer.
     `live_interval` (s) is how often they are read during a trial, for the live line and so that a
     32-bit counter cannot wrap unseen; 0 reads them never. `restart` is a command that brings the
-    sensor to a known state before each trial, run on `sensor.host`.
+    sensor to a known state before each trial, run on `sensor.host`. `flow_timeout` is how long (s)
+    it remembers a closed flow, as its manual says: addresses that come back sooner mark a trial.
     """
 
     name: str | None = None
@@ -62,6 +63,7 @@ class ApplianceOptions(Strict, Generic[C]):
     live_interval: float = Field(default=2.0, ge=0)
     restart: tuple[str, ...] = ()
     ready_timeout: float = Field(default=60.0, gt=0)
+    flow_timeout: float | None = Field(default=None, gt=0)
     intake: IntakeOptions | None = None
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.errors import SensorFailed
+from harness.errors import SensorRestarted
 from harness.model import Counters
 
 __all__ = ["Reading", "Tally", "number", "reading", "to_counters"]
@@ -72,11 +72,11 @@ class Tally:
         self.readings, self.seconds = 1, first.seconds
 
     def add(self, now: Reading) -> None:
-        """Take in a later reading. Raises SensorFailed when counters were reset."""
+        """Take in a later reading. Raises SensorRestarted when counters were reset."""
         last = self._last
         assert last is not None
         if now.uptime is not None and last.uptime is not None and now.uptime < last.uptime:
-            raise SensorFailed(
+            raise SensorRestarted(
                 f"{self._where}: the sensor restarted in mid-trial (its uptime fell from "
                 f"{last.uptime:,.0f} to {now.uptime:,.0f}): its counters began anew"
             )
@@ -88,7 +88,7 @@ class Tally:
                 step = self._step(name, before.get(place, 0), value, now.bits.get(name, 64))
                 grown[place] = grown.get(place, 0) + step
             if gone := [place for place in before if place not in places]:
-                raise SensorFailed(
+                raise SensorRestarted(
                     f"{self._where}: counter {name} is no longer at {gone[0]}: the sensor was "
                     "reconfigured or restarted in mid-trial"
                 )
@@ -102,7 +102,7 @@ class Tally:
         wrapped = now - before + 2**32
         if bits == 32 and wrapped < 2**31:
             return wrapped
-        raise SensorFailed(
+        raise SensorRestarted(
             f"{self._where}: counter {name} fell from {before:,.0f} to {now:,.0f} in mid-trial: "
             "it was reset, or it has 32 bits (say so: bits = 32)"
         )

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import SensorFailed
-from harness.model import Alert, Capabilities, Counters
+from harness.model import Alert, Capabilities, Counters, LossOf
 from harness.sensors.appliance.options import ApplianceOptions
 from harness.sensors.appliance.readings import Reading, Tally, to_counters
 from harness.sensors.appliance.source import Source
@@ -55,6 +55,13 @@ _PACKETS = ("received", "dropped", "decoded")
 _SETTLED = ("received", "dropped", "decoded", "decoded_bytes", "invalid", "flows", "alerts")
 
 
+def _loss(counters: Collection[str]) -> LossOf | None:
+    """The loss rate that such counters give."""
+    if "decoded" in counters:
+        return "analysed"
+    return "capture" if {"received", "dropped"} & set(counters) else None
+
+
 class ApplianceSensor:
     """`harness.sensors.base.Sensor` over a `Source` of counters and an intake for alerts."""
 
@@ -73,8 +80,10 @@ class ApplianceSensor:
             alerts=options.intake is not None,
             exact_totals=False,
             adjacent=False,
+            loss=_loss(counters),
         )
         self.cpu_seconds: float | None = None
+        self.flow_timeout = options.flow_timeout
         self._host = host
         self._options = options
         self._source = source
