@@ -18,7 +18,7 @@ import harness
 from harness.balancing import predictor
 from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
-from harness.generators.registry import make_generator
+from harness.generators.registry import check_traffic, make_generator
 from harness.host_sampler import SampledHost
 from harness.model import Corpus, Reference
 from harness.preflight import RunPreflight
@@ -82,11 +82,10 @@ def open_session(
     corpus, plan = read_corpus(files.capture, home, key, max_gap)
     if earlier is not None:
         _same(earlier, profile, inventory, corpus, run.path)
+    spec = profile.generator_in(inventory.generator)
+    check_traffic(spec, corpus, profile.load.listed)
     with ExitStack() as stack:
         hosts = stack.enter_context(connect_lab(inventory))
-        spec = inventory.generator
-        if profile.generator is not None:
-            spec = spec.model_copy(update={"driver": profile.generator})
         source, target = hosts[spec.host], hosts[inventory.sensor.host]
         for interface in spec.interfaces:
             check_transmit(source, inventory.hosts[spec.host], interface)

@@ -59,12 +59,18 @@ def unpack(data: bytes) -> bytes:
 
 @dataclass
 class Port:
-    """One port: who owns it, its streams (packets/s, bytes with FCS), its traffic."""
+    """One port: who owns it, its streams (packets/s, bytes with FCS), its traffic.
+
+    A burst is a capture being pushed: packets, bytes and seconds of all of it. `chain` are the
+    one-packet streams of `push_pcap`, by id: (bytes, gap in µs, how often the whole, next id).
+    """
 
     owner: str = ""
     session: int = 0
     handler: str = ""
     streams: dict[int, tuple[float, int]] = field(default_factory=dict)
+    chain: dict[int, tuple[int, float, int, int]] = field(default_factory=dict)
+    burst: tuple[int, int, float] | None = None
     began: float | None = None
     until: float = 0.0
     packets: float = 0.0
@@ -73,6 +79,10 @@ class Port:
     def account(self, now: float) -> tuple[int, int]:
         """(packets, bytes) so far."""
         packets, octets = self.packets, self.octets
+        if self.began is not None and self.burst is not None:
+            count, size, seconds = self.burst
+            share = min(1.0, (now - self.began) / seconds)
+            return int(packets + int(count * share)), int(octets + int(size * share))
         if self.began is not None:
             span = max(0.0, min(now, self.until) - self.began)
             packets += sum(round(pps * span) for pps, _ in self.streams.values())
@@ -81,7 +91,13 @@ class Port:
 
     def end(self, now: float) -> None:
         self.packets, self.octets = self.account(now)
-        self.began = None
+        self.began = self.burst = None
+
+    def push(self, sizes: list[int], seconds: float, count: int) -> None:
+        """Begin a capture of frames of those sizes (with FCS), `seconds` a time, `count` times."""
+        self.burst = (len(sizes) * count, sum(sizes) * count, max(seconds * count, 1e-6))
+        self.began = time.monotonic()
+        self.until = self.began + self.burst[2]
 
 
 class Server:
@@ -328,6 +344,7 @@ class Server:
 
     def rpc_remove_all_streams(self, params: dict[str, Any]) -> Any:
         self.port(params).streams.clear()
+        self.port(params).chain.clear()
         return {}
 
     def rpc_get_all_streams(self, params: dict[str, Any]) -> Any:
@@ -336,6 +353,15 @@ class Server:
     def rpc_add_stream(self, params: dict[str, Any]) -> Any:
         port, stream = self.port(params), params["stream"]
         mode = stream["mode"]
+        if mode["type"] == "single_burst":
+            if mode["total_pkts"] != 1 or stream["vm"]["instructions"]:
+                raise RpcError("unlike a packet of a capture")
+            size = len(base64.b64decode(stream["packet"]["binary"])) + 4
+            following = stream["next_stream_id"]
+            port.chain[params["stream_id"]] = (
+                size, float(stream["isg"]), stream["action_count"], following,
+            )
+            return {}
         if mode["type"] != "continuous" or mode["rate"]["type"] != "pps":
             raise RpcError(f"unexpected mode {mode}")
         size = len(base64.b64decode(stream["packet"]["binary"])) + 4
@@ -346,6 +372,8 @@ class Server:
 
     def rpc_start_traffic(self, params: dict[str, Any]) -> Any:
         port = self.port(params)
+        if port.chain:
+            return self.start_chain(port, params)
         if not port.streams:
             raise RpcError("no streams")
         if self.behaviour == "no-memory":
@@ -358,6 +386,36 @@ class Server:
         self.tell("trex-event", 10, data)
         self.tell("trex-event", 0, data)
         return {"multiplier": 1.0, "ts": time.time()}
+
+    def start_chain(self, port: Port, params: dict[str, Any]) -> Any:
+        """`push_pcap`: every packet a stream that starts the next, the last one the first again."""
+        order = sorted(port.chain)
+        follows = [port.chain[number][3] for number in order]
+        if follows != [*order[1:], order[0]] or params["duration"] != -1:
+            raise RpcError("not the chain that a capture makes")
+        counts = [count for _, _, count, _ in port.chain.values() if count]
+        if len(counts) != 1:
+            raise RpcError("the last stream says how often")
+        gaps = sum(gap for _, gap, _, _ in port.chain.values())
+        port.push([size for size, _, _, _ in port.chain.values()], gaps / 1e6, counts[0])
+        data = {"port_id": params["port_id"], "profile_id": "_"}
+        self.tell("trex-event", 10, data)
+        self.tell("trex-event", 0, data)
+        return {"multiplier": 1.0, "ts": time.time()}
+
+    def rpc_push_remote(self, params: dict[str, Any]) -> Any:
+        """Answers before it has opened the file, and says nothing when it cannot."""
+        port = self.port(params)
+        if params["is_dual"] or params["min_ipg_usec"] or params["duration"] != -1:
+            raise RpcError("not what the driver asks")
+        records = records_of(Path(params["pcap_filename"]))
+        ipg, speedup = params["ipg_usec"], params["speedup"]
+        seconds = ipg * len(records) / 1e6 / speedup
+        if ipg == -1 and records:
+            seconds = (records[-1][1] - records[0][1]) / speedup
+        port.push([size for size, _ in records], seconds, params["count"])
+        self.tell("trex-event", 0, {"port_id": params["port_id"]})
+        return {}
 
     def rpc_stop_traffic(self, params: dict[str, Any]) -> Any:
         port = self.port(params)
@@ -508,6 +566,21 @@ class Server:
             ]
             out[str(number)] = {**self.counters(some), "epoch": 1, "name": "x"}  # type: ignore
         return out
+
+
+def records_of(path: Path) -> list[tuple[int, float]]:
+    """(bytes with FCS, seconds) of each packet of a classic pcap; none where it is not one."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return []
+    unit = {0xA1B2C3D4: 1e-6, 0xA1B23C4D: 1e-9}.get(struct.unpack("<I", data[:4])[0])
+    found, place = [], 24
+    while unit is not None and place < len(data):
+        whole, part, size, _ = struct.unpack("<IIII", data[place : place + 16])
+        found.append((size + 4, whole + part * unit))
+        place += 16 + size
+    return found
 
 
 def serve(server: Server, rpc_port: int, publish_port: int) -> None:
