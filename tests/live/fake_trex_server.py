@@ -6,6 +6,9 @@ messages compressed as 0xABE85CEA + length + zlib; PUB on the other says `{}` wh
 which the client fetches with `get_async_events`. Methods that a server does not have are refused as
 the real one does (-32601), so that a client that asks for more than is here is seen at once.
 
+With behaviour `api4` it is a server as of 2018, for trex-stl-lib 0.3: handshake `api_sync`, and the
+messages themselves on the other port, counters ("trex-global") among them.
+
 Counters follow from what was loaded: streams' rates and frames, templates' rates.
 The file `behaviour` in its tree makes it fail.
 """
@@ -115,6 +118,8 @@ class Server:
         self.epoch = 0
         self.moves: list[tuple[float, int]] = []  # ASTF states to come
         self.mult = 0.0
+        self.old = behaviour == "api4"
+        self.published: list[dict[str, Any]] = []  # of an old server: told to all
         self.asked: list[str] = []  # the methods; kept in the tree at the end
         if behaviour == "crashed-client":
             for port in self.ports:
@@ -126,7 +131,9 @@ class Server:
 
     # -- events ----------------------------------------------------------------------------
 
-    def tell(self, name: str, kind: int, data: Any) -> None:
+    def tell(self, name: str, kind: int, data: Any, baseline: bool = False) -> None:
+        if self.old:
+            self.published.append({"name": name, "type": kind, "data": data, "baseline": baseline})
         for queue in self.queues.values():
             queue.append({"name": name, "type": kind, "data": data, "baseline": False})
 
@@ -160,7 +167,12 @@ class Server:
         self.asked.append(name)
         out: dict[str, Any] = {"jsonrpc": "2.0", "id": request.get("id")}
         try:
-            if name not in ("ping", "get_version", "api_sync_v2") and params.get("api_h") != "H":
+            if self.old and name in ("api_sync_v2", "get_async_events"):
+                raise RpcError(f"Method {name} not registered", -32601)
+            if (
+                name not in ("ping", "get_version", "api_sync", "api_sync_v2")
+                and params.get("api_h") != "H"
+            ):
                 raise RpcError("API verification failed", -32602)
             method = getattr(self, f"rpc_{name}", None)
             if method is None:
@@ -189,6 +201,24 @@ class Server:
             "version": VERSION, "build_date": "now", "build_time": "now", "built_by": "us",
             "mode": self.mode,
         }  # fmt: skip
+
+    def rpc_api_sync(self, params: dict[str, Any]) -> Any:
+        (asked,) = params["api_vers"]
+        major, minor = (4, 1) if self.old else API["STL"]
+        if (asked["type"], asked["major"]) != ("core", major):
+            raise RpcError(
+                "RPC version mismatch: a newer client version is required\n(API type 'STL': - "
+                f"server: '{major}.{minor}', client: '{asked['major']}.{asked['minor']}')"
+            )
+        return {"api_vers": [{"type": "core", "api_h": "H"}]}
+
+    def globals(self) -> dict[str, Any]:
+        """What an old server publishes twice a second."""
+        out = self.rpc_get_global_stats({})
+        for number in range(len(self.ports)):
+            stats = self.rpc_get_port_stats({"port_id": number})
+            out |= {f"{name}-{number}": value for name, value in stats.items()}
+        return out
 
     def rpc_api_sync_v2(self, params: dict[str, Any]) -> Any:
         major, minor = API[self.mode]
@@ -261,6 +291,8 @@ class Server:
         }  # fmt: skip
 
     def rpc_publish_now(self, params: dict[str, Any]) -> Any:
+        if self.old:
+            self.tell("trex-global", 0, self.globals(), params.get("baseline", False))
         self.tell("trex-barrier", params["key"], {})
         return {}
 
@@ -356,10 +388,13 @@ class Server:
         if mode["type"] == "single_burst":
             if mode["total_pkts"] != 1 or stream["vm"]["instructions"]:
                 raise RpcError("unlike a packet of a capture")
-            size = len(base64.b64decode(stream["packet"]["binary"])) + 4
+            size = max(64, len(base64.b64decode(stream["packet"]["binary"])) + 4)
             following = stream["next_stream_id"]
             port.chain[params["stream_id"]] = (
-                size, float(stream["isg"]), stream["action_count"], following,
+                size,
+                float(stream["isg"]),
+                stream["action_count"],
+                following,
             )
             return {}
         if mode["type"] != "continuous" or mode["rate"]["type"] != "pps":
@@ -613,7 +648,14 @@ def serve(server: Server, rpc_port: int, publish_port: int) -> None:
                 raise SystemExit(134)
             if server.behaviour == "hangs":
                 time.sleep(3600)
-        if any(server.queues.values()) or now - heartbeat > 0.5:
+        for message in server.published:
+            publish.send(json.dumps(message).encode())
+        server.published.clear()
+        if server.old:
+            if now - heartbeat > 0.5:
+                heartbeat = now
+                server.tell("trex-global", 0, server.globals())
+        elif any(server.queues.values()) or now - heartbeat > 0.5:
             heartbeat = now
             publish.send(b"{}")
 

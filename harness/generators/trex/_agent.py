@@ -107,6 +107,11 @@ def client_of(job: dict[str, Any]) -> tuple[Any, Any]:
     return api, client
 
 
+def words(error: Exception) -> str:
+    """What an error says, in one line; those of trex-stl-lib 0.3 fail when they are asked."""
+    return " ".join(str(getattr(error, "msg", None) or error).split())
+
+
 def code_of(message: str) -> str:
     """Which kind of trouble a server's words are."""
     low = message.lower()
@@ -125,10 +130,12 @@ def code_of(message: str) -> str:
     return "refused"
 
 
-def fitting(message: str) -> str:
+def fitting(api: Any, message: str) -> str:
     """Which client speaks with a server that refused this one."""
     found = re.search(r"server: '?(\d+)", message)
-    if "not registered" in message.lower() or (found and int(found[1]) < 5):
+    # Newer clients say of a server without their handshake that the versions mismatch, not which.
+    unknown = not found and not api.__name__.startswith("trex_stl_lib")
+    if unknown or (found and int(found[1]) < 5):
         which = "a server of API 4 takes trex-stl-lib 0.3, and STL only"
     else:
         which = "the client in the server's own tree fits, or a current lbr-trex-client (3.4.0)"
@@ -145,11 +152,12 @@ def connect(job: dict[str, Any]) -> tuple[Any, Any]:
             client.connect()
             return api, client
         except Exception as error:
-            code = code_of(str(error))
+            text = words(error)
+            code = code_of(text)
             if code == "version-refused":
-                give_up(code, str(error)[:200] + "; " + fitting(str(error)))
+                give_up(code, text[:200] + "; " + fitting(api, text))
             if code == "wrong-mode" or time.monotonic() > end:
-                give_up(code, error)
+                give_up(code, text)
         time.sleep(0.2)
 
 
@@ -233,11 +241,16 @@ def profile_of(api: Any, job: dict[str, Any]) -> Any:
     return api.ASTFProfile(default_ip_gen=default, cap_list=caps)
 
 
+def number(value: Any) -> float:
+    """Absent, or "N/A" from trex-stl-lib, is zero."""
+    return value if isinstance(value, (int, float)) else 0
+
+
 def numbers(stats: dict[Any, Any]) -> dict[str, Any]:
     """What of get_stats() is passed on; absent means zero."""
     ports = {
         str(key): {
-            name: value.get(name, 0)
+            name: number(value.get(name))
             for name in ("opackets", "obytes", "ipackets", "ibytes", "ierrors", "oerrors")
         }
         for key, value in stats.items()
@@ -250,7 +263,7 @@ def numbers(stats: dict[Any, Any]) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "ports": ports,
-        "global": {name: total.get(name, 0) for name in names},
+        "global": {name: number(total.get(name)) for name in names},
         "traffic": {
             side: {name: value for name, value in counters.items() if name in TOLD}
             for side, counters in stats.get("traffic", {}).items()
@@ -330,16 +343,17 @@ def run(job: dict[str, Any]) -> None:
         client.stop()
         raise
     except Exception as error:
-        code = code_of(str(error))
+        text = words(error)
+        code = code_of(text)
         if code == "server-gone":  # nobody to say goodbye to; the client would wait for an answer
-            say("error", code=code, message=" ".join(str(error).split())[:400])
+            say("error", code=code, message=text[:400])
             os._exit(1)
-        give_up(code, error)
+        give_up(code, text)
     finally:
         try:
             client.disconnect(stop_traffic=True, release_ports=True)
         except Exception as error:
-            sys.stderr.write(str(error) + "\n")
+            sys.stderr.write(words(error) + "\n")
 
 
 def main() -> None:

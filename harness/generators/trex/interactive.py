@@ -161,6 +161,9 @@ class TrexInteractive:
                 f"{', '.join(self.axes)}"
             )
 
+    def make_ready(self, schedule: Schedule) -> None:
+        """What a trial needs on the host before anything is started."""
+
     def job(self, schedule: Schedule) -> dict[str, Any]:
         """What the agent shall do: "do", and that mode's own keys."""
         raise NotImplementedError
@@ -170,6 +173,7 @@ class TrexInteractive:
     def start(self, schedule: Schedule) -> None:
         """See `Generator.start`. The agent waits until the server answers."""
         self.stop()
+        self.make_ready(schedule)
         self._schedule = schedule
         self._events, self._peaks, self._opened, self._said = {}, {}, {}, Said()
         self._sent, self._opening = 0, (0, 0.0)

@@ -9,7 +9,8 @@ alerts are no rate.
 Limits, from trex-core v3.08: `push_pcap` takes files to 1 MiB, since it makes a stream of every
 packet (trex_stl_client.py), and documents a 16-bit count; `push_remote` has 30 bits for the count
 (of which two tell the MACs, trex_stl_rpc_cmds.cpp) and one traffic core reads the file, at some
-3 million packets/s. Both send everything out of the first port; two would need ERF files.
+3 million packets/s. Both send everything out of the first port; two would need ERF files. Seen on
+v3.08: `push_remote` sends frames as they are, `push_pcap` pads those under 60 bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness import planning
 from harness.errors import ConfigError, GeneratorFailed
@@ -34,7 +37,7 @@ from pcap_tools.write import HEADER, RECORD, PcapWriter
 
 __all__ = ["Push", "check_push", "plan_push"]
 
-_FCS = 4
+_FCS, _LEAST = 4, 60  # bytes of a frame's check sequence, and of the least frame without it
 _LOCAL_BYTES = 1 << 20
 _COUNTS = {"local": 0xFFFF, "remote": 0x3FFFFFFF}
 _EXPANDED_PER_S = 50_000  # packets; a slow host does ten times that
@@ -69,8 +72,13 @@ def check_push(traffic: StlTraffic, corpus: Corpus, loads: Iterable[Load]) -> No
         plan_push(traffic, corpus, load, 0)
 
 
-def plan_push(traffic: StlTraffic, corpus: Corpus, load: Load, first_iteration: int) -> Schedule:
-    """A load as whole iterations pushed. Raises ConfigError."""
+def plan_push(
+    traffic: StlTraffic, corpus: Corpus, load: Load, first_iteration: int, padding: int = 0
+) -> Schedule:
+    """A load as whole iterations pushed; `padding` is what TRex adds to one, in bytes.
+
+    Raises ConfigError.
+    """
     pacing: Any = "pps" if traffic.push_gaps == "even" else "timestamps"
     if traffic.push == "fresh":
         plan = planning.plan(corpus, load, first_iteration, pacing)
@@ -99,6 +107,8 @@ def plan_push(traffic: StlTraffic, corpus: Corpus, load: Load, first_iteration: 
     call = "push_remote" if traffic.push == "remote" else "push_pcap"
     return replace(
         plan,
+        bytes=plan.bytes + padding * plan.iterations,
+        bps=plan.bps + padding * 8 / plan.every_s,
         concurrent_flows=open_at_once,
         steady_fraction=1.0,
         how=f"TRex {call}: the corpus {plan.iterations:,} times under its own addresses, {gaps}, "
@@ -126,12 +136,13 @@ class Push:
         self._corpus: Corpus | None = None
         self._file = ""
         self._env: dict[str, str] = {}
+        self._padding = 0
         self._expanded = f"{host.workdir}/push.pcap"
 
     def prepare(self, corpus: Corpus) -> None:
         """Bring the corpus there, once. Raises ConfigError, GeneratorFailed, LabError."""
         check_push(self._traffic, corpus, ())
-        self._corpus = corpus
+        self._corpus, self._padding = corpus, 0
         if self._traffic.push == "fresh":
             self._env = ship_expander(self._host)
             self._file = ship_capture(self._host, Path(corpus.path), corpus.digest)
@@ -145,6 +156,9 @@ class Push:
             ):
                 for batch in capture.batches():
                     writer.write(batch)
+                    if self._traffic.push == "local":
+                        short = _LEAST - batch.caplen.astype(np.int64)
+                        self._padding += int(short[short > 0].sum())
             remote = f"{self._host.workdir}/captures/push-{writer.digest}.pcap"
             self._file = ship_file(self._host, local, remote, writer.digest)
 
@@ -152,7 +166,7 @@ class Push:
         """See `plan_push`."""
         if self._corpus is None:
             raise GeneratorFailed("generator used before a corpus was prepared")
-        return plan_push(self._traffic, self._corpus, load, first_iteration)
+        return plan_push(self._traffic, self._corpus, load, first_iteration, self._padding)
 
     def expand(self, schedule: Schedule) -> None:
         """Before a trial: write the file of its iterations, where that is the way.

@@ -129,12 +129,10 @@ class TrexStl(TrexInteractive):
                 )
         return {"do": "stl", "streams": streams}
 
-    def start(self, schedule: Schedule) -> None:
-        """See `Generator.start`; fresh iterations are expanded first, which takes its time."""
+    def make_ready(self, schedule: Schedule) -> None:
+        """Fresh iterations are expanded, which takes its time."""
         if self._push is not None:
-            self.stop()
             self._push.expand(schedule)
-        super().start(schedule)
 
     def finish(self) -> Sent:
         """See `Generator.finish`."""
