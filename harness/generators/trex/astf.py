@@ -29,7 +29,7 @@ _RESOLUTION_S = 0.75  # counters come twice a second, and are asked for four tim
 _FRAME = 1514  # of a full segment of TRex's stack
 _ROUND_S = 4.0  # of the measuring round
 _ROUND_FLOWS = 50.0  # a second in it, all templates together …
-_ROUND_LEAST, _ROUND_MOST = 0.5, 5.0  # … but so many a second of each
+_ROUND_LEAST = 0.5  # … but so many a second of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class TrexAstf(TrexInteractive):
         """Send a short round at a low rate, and count. Raises GeneratorFailed."""
         templates = self._flows.templates
         count = len(templates)
-        rounds = min(_ROUND_MOST, max(_ROUND_LEAST, _ROUND_FLOWS / count))
+        rounds = max(_ROUND_LEAST, _ROUND_FLOWS / count)
         load = Load("flows", rounds * count, _ROUND_S)
         try:
             self.start(self._plan(load, rounds, None))
