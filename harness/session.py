@@ -171,13 +171,14 @@ def _same(
     compared by digest, later.
     """
     asked: dict[str, Any] = profile.model_dump(mode="json")
+    was_asked = {"generator_options": {}, **earlier.profile}  # older runs have no such key
     if earlier.corpus.get("digest") != corpus.digest:
         raise ConfigError(
             f"{where}: was made with corpus {str(earlier.corpus.get('digest'))[:12]}…, this one is "
             f"{corpus.digest[:12]}…; resume with the same corpus or start a new run"
         )
-    if earlier.profile != asked:
-        keys = sorted(k for k in asked if earlier.profile.get(k) != asked[k])
+    if was_asked != asked:
+        keys = sorted(k for k in asked if was_asked.get(k) != asked[k])
         raise ConfigError(
             f"{where}: the profile has changed since ({', '.join(keys)}); resume with the same "
             "profile or start a new run"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic_run import Options, run_info
 
 from harness.corpus import describe
 from harness.errors import ConfigError, GeneratorFailed
@@ -16,8 +18,9 @@ from harness.generators.trex.stl import TrexStl
 from harness.generators.trex.traffic import StlTraffic
 from harness.model import Corpus, Load
 from harness.profile import load_profile
+from harness.session import _same
 from lab.fake import Call, FakeHost, Reply
-from lab.inventory import GeneratorSpec
+from lab.inventory import GeneratorSpec, load_inventory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pcap_tools"))
 from synth import Talk, merged, write_pcap
@@ -214,3 +217,27 @@ def test_blanks_that_trex_s_scripts_cannot_take(corpus: Corpus) -> None:
     host.workdir = "/var/tmp/my bench"
     with pytest.raises(ConfigError, match=r"gen\.workdir: '/var/tmp/my bench' has a blank"):
         TrexStl(host, SPEC).prepare(corpus)
+
+
+def test_a_run_is_not_resumed_with_other_traffic(tmp_path: Path, corpus: Corpus) -> None:
+    """A run of before profiles had such options is resumed as it was."""
+    text = 'generator = "trex-stl"\n[generator_options]\npush = "fresh"\n'
+    pushed, plain = profile(tmp_path, text), profile(tmp_path, 'generator = "trex-stl"\n')
+    lab = Path(__file__).resolve().parents[2] / "lab" / "example-trex.toml"
+    inventory = load_inventory(lab)
+    for was, now, same in ((pushed, pushed, True), (plain, plain, True), (pushed, plain, False)):
+        for old in (False, True) if was is plain else (False,):
+            stored = was.model_dump(mode="json")
+            if old:
+                stored.pop("generator_options")
+            info = replace(
+                run_info(Options()),
+                profile=stored,
+                corpus={"digest": corpus.digest},
+                inventory=inventory.model_dump(mode="json"),
+            )
+            if same:
+                _same(info, now, inventory, corpus, tmp_path)
+            else:
+                with pytest.raises(ConfigError, match=r"has changed since \(generator_options\)"):
+                    _same(info, now, inventory, corpus, tmp_path)
