@@ -75,7 +75,7 @@ def _trex(host: Host, inventory: Inventory) -> Iterator[Line]:
         check_ports(options, inventory.generator.interfaces)
     except ConfigError as error:
         yield Line(where, "trex", "problem", str(error))
-    for text in found.missing:
+    for text in found.missing if options.server == "own" else ():
         yield Line(where, "trex", "problem", text)
     if not found.version:
         return
@@ -94,7 +94,13 @@ def _trex(host: Host, inventory: Inventory) -> Iterator[Line]:
         text = f"a TRex runs already: pid {pid}, {command[:120]}"
         more = "; the next run ends it, since it is one of ours" if pid in ours else ""
         yield Line(where, "trex", "info", f"{text}{more}")
-    for port in () if ours else found.taken:
+    running = options.server == "running"
+    if running and options.rpc_port not in found.taken:
+        text = (
+            f"nothing listens on port {options.rpc_port}: start `t-rex-64 -i` (ASTF: --astf) there"
+        )
+        yield Line(where, "trex", "problem", f'{text}, or set server = "own"')
+    for port in () if ours or running else found.taken:
         text = f"port {port} is taken there: end what listens on it (ss -ltnp), or give other"
         yield Line(where, "trex", "problem", f"{text} publish_port, rpc_port and prefix")
     if found.leftovers:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import ConfigError
-from harness.generators.axes import AXES
-from harness.model import Axis
+from harness.generators.axes import AXES, axes_of
+from harness.generators.trex.traffic import StlTraffic
+from harness.model import Axis, Load
+from lab.inventory import GeneratorSpec
 from lab.tomlfile import first_problem, read_toml
 
 __all__ = ["AutoLoads", "CorpusSpec", "LoadSpec", "Profile", "ReferenceSpec", "load_profile"]
@@ -56,6 +58,12 @@ class LoadSpec(_Strict):
             raise ValueError("values must be positive loads, at least one")
         return self
 
+    @property
+    def listed(self) -> tuple[Load, ...]:
+        """The loads, as far as they are known: none where they are chosen by a calibration."""
+        values = () if self.values == "auto" else self.values
+        return tuple(Load(self.axis, value, self.duration) for value in values)
+
 
 class CorpusSpec(_Strict):
     """Which corpus, and how its iterations are made."""
@@ -79,12 +87,17 @@ class ReferenceSpec(_Strict):
 
 
 class Profile(_Strict):
-    """One experiment: a load axis, its values, a corpus, and how strict to be."""
+    """One experiment: a load axis, its values, a corpus, and how strict to be.
+
+    `generator_options` are what is sent, of a generator that has a choice (trex-stl: frames, push,
+    push_gaps); they go before the inventory's `[generator.options]`.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     proves: str = ""
     generator: str | None = None  # default: the inventory's driver
+    generator_options: dict[str, Any] = Field(default_factory=dict)
     load: LoadSpec = LoadSpec()
     corpus: CorpusSpec = CorpusSpec()
     reference: ReferenceSpec = ReferenceSpec()
@@ -93,19 +106,39 @@ class Profile(_Strict):
 
     @model_validator(mode="after")
     def _settable(self) -> Profile:
+        if self.generator_options:
+            _check_options(self.generator, self.generator_options)
         if self.generator is None:
             return self  # the inventory's is asked when it is known
         if self.generator not in AXES:
             raise ValueError(
                 f"generator = {self.generator!r} is not known; known are {', '.join(sorted(AXES))}"
             )
-        able = AXES[self.generator]
+        able = axes_of(self.generator, self.generator_options)
         if self.load.axis not in able:
             raise ValueError(
                 f"generator {self.generator} cannot set the axis {self.load.axis!r}; it can set "
                 f"{', '.join(able)}"
             )
         return self
+
+    def generator_in(self, spec: GeneratorSpec) -> GeneratorSpec:
+        """The inventory's generator as this profile wants it: driver, and what it sends."""
+        options = {**spec.options, **self.generator_options}
+        return spec.model_copy(update={"driver": self.generator or spec.driver, "options": options})
+
+
+def _check_options(generator: str | None, options: dict[str, Any]) -> None:
+    """Raises ValueError."""
+    if generator != "trex-stl":
+        raise ValueError(
+            f"generator_options: {generator or 'a profile without generator'} has none to choose "
+            'from in a profile; generator = "trex-stl" has'
+        )
+    try:
+        StlTraffic.model_validate(options)
+    except ValidationError as error:
+        raise ValueError(f"generator_options.{first_problem(error)}") from None
 
 
 def load_profile(path: Path) -> Profile:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from harness.detection import Invert, events
 from harness.errors import ConfigError, SensorFailed
-from harness.generators.base import Generator
+from harness.generators.base import Generator, method_of
 from harness.model import Alert, Corpus, Counters, DueEvent, Load, Reference, Sent
 from harness.profile import ReferenceSpec
 from harness.progress import Progress
@@ -54,6 +54,12 @@ def live_reference(
     Raises ConfigError when nothing is, SensorFailed when packets were lost even so or the sensor
     did not come to rest, GeneratorFailed.
     """
+    if method_of(generator) != "fresh":
+        raise ConfigError(
+            f"reference: {generator.name} sends the corpus over and over under its own addresses, "
+            'so a live reference cannot tell its iterations: use push = "fresh", or '
+            'reference.source = "none" in the profile'
+        )
     seconds = spec.iterations * corpus.packets / spec.pps
     schedule = generator.plan(Load("pps", spec.pps, seconds * (1 + 1e-9)), 0)
     progress.say(

@@ -18,7 +18,7 @@ import harness
 from harness.balancing import predictor
 from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
-from harness.generators.registry import make_generator
+from harness.generators.registry import check_traffic, make_generator
 from harness.host_sampler import SampledHost
 from harness.lint.rules import rate_rules
 from harness.model import Corpus, Reference
@@ -84,11 +84,10 @@ def open_session(
     corpus, plan = read_corpus(files.capture, home, key, max_gap)
     if earlier is not None:
         _same(earlier, profile, inventory, corpus, run.path)
+    spec = profile.generator_in(inventory.generator)
+    check_traffic(spec, corpus, profile.load.listed)
     with ExitStack() as stack:
         hosts = stack.enter_context(connect_lab(inventory))
-        spec = inventory.generator
-        if profile.generator is not None:
-            spec = spec.model_copy(update={"driver": profile.generator})
         source, target = hosts[spec.host], hosts[inventory.sensor.host]
         for interface in spec.interfaces:
             check_transmit(source, inventory.hosts[spec.host], interface)
@@ -193,13 +192,14 @@ def _same(
     compared by digest, later.
     """
     asked: dict[str, Any] = profile.model_dump(mode="json")
+    was_asked = {"generator_options": {}, **earlier.profile}  # older runs have no such key
     if earlier.corpus.get("digest") != corpus.digest:
         raise ConfigError(
             f"{where}: was made with corpus {str(earlier.corpus.get('digest'))[:12]}…, this one is "
             f"{corpus.digest[:12]}…; resume with the same corpus or start a new run"
         )
-    if earlier.profile != asked:
-        keys = sorted(k for k in asked if earlier.profile.get(k) != asked[k])
+    if was_asked != asked:
+        keys = sorted(k for k in asked if was_asked.get(k) != asked[k])
         raise ConfigError(
             f"{where}: the profile has changed since ({', '.join(keys)}); resume with the same "
             "profile or start a new run"

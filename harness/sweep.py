@@ -14,7 +14,7 @@ from harness.calibrate import (
     per_packet,
 )
 from harness.errors import ConfigError
-from harness.generators.base import Generator
+from harness.generators.base import Generator, method_of
 from harness.model import UNITS, Axis, Load
 from harness.profile import Profile
 from harness.results import RunDir, Trial
@@ -59,9 +59,12 @@ class Sweeper:
         """Run one trial, or return its record when the run already has it."""
         source = generator or self.session.rig.generator
         spec = replace(spec, first_iteration=self.next_iteration)
+        if spec.method == "fresh":
+            spec = replace(spec, method=method_of(source))
         planned = source.plan(spec.load, spec.first_iteration)
         capacity = self.session.plan.capacity
-        if source.identity == "flow":  # others choose their addresses themselves
+        # Others choose their addresses themselves, or send the corpus's own.
+        if source.identity == "flow" and method_of(source) == "fresh":
             self.next_iteration += planned.iterations
         if self.next_iteration > capacity:
             raise ConfigError(

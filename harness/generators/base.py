@@ -8,7 +8,7 @@ from typing import Protocol
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 from harness.templates import Template
 
-__all__ = ["Generator", "Progress"]
+__all__ = ["Generator", "Progress", "method_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +50,11 @@ class Generator(Protocol):
     def stop(self) -> None:
         """End the sending now, leaving nothing behind; idempotent."""
         ...
+
+
+def method_of(generator: Generator) -> str:
+    """How its copies of a flow differ: "fresh" (each has addresses of its own), or "loop".
+
+    Only a generator that is told to repeat itself says anything (`method`).
+    """
+    return str(getattr(generator, "method", "fresh"))

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pcap_tools
 from harness.errors import GeneratorFailed
+from harness.model import Corpus, Schedule
 from lab.host import Host
+from lab.inventory import GeneratorSpec
 from lab.shipping import ship_file
 
-__all__ = ["ship_capture", "ship_expander"]
+__all__ = ["expand_command", "ship_capture", "ship_expander"]
 
 _DIGEST = (
     "import hashlib,pathlib,pcap_tools;h=hashlib.sha256();"
@@ -63,6 +65,32 @@ def ship_expander(host: Host) -> dict[str, str]:
             "Python 3.11 with numpy and numba: set hosts.<name>.python in the inventory"
         )
     return env
+
+
+def expand_command(
+    host: Host,
+    spec: GeneratorSpec,
+    env: dict[str, str],
+    corpus: Corpus,
+    capture: str,
+    schedule: Schedule,
+    output: str,
+) -> list[str]:
+    """What expands the schedule's iterations of `capture` on the host into `output` there.
+
+    `env` is what `ship_expander` gave, `capture` what `ship_capture` gave; "-" is standard output.
+    """
+    command = [
+        *(["taskset", "-c", spec.cpus] if spec.cpus else []),
+        *["env", *(f"{k}={v}" for k, v in env.items())],
+        *[host.python, "-m", "pcap_tools", "expand", capture, "-o", output],
+        *["--key", corpus.key, "--home", ",".join(corpus.home)],
+        *["--first", str(schedule.first_iteration), "--iterations", str(schedule.iterations)],
+        *["--every", repr(schedule.every_s)],
+    ]
+    if corpus.max_gap is not None:
+        command += ["--max-gap", repr(corpus.max_gap)]
+    return command
 
 
 def _unpack(host: Host, files: list[Path], target: str) -> None:

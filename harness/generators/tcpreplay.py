@@ -19,7 +19,8 @@ from harness import planning
 from harness.errors import GeneratorFailed
 from harness.generators.axes import AXES
 from harness.generators.base import Progress
-from harness.generators.shipping import ship_capture, ship_expander
+from harness.generators.mtu import must_carry
+from harness.generators.shipping import expand_command, ship_capture, ship_expander
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 from harness.signals import signal_name
 from harness.templates import Template
@@ -123,14 +124,13 @@ class TcpreplayGenerator:
             raise GeneratorFailed(
                 f"{self._host.name}: tcpreplay does not run there; install the package tcpreplay"
             )
-        interface = self._spec.interface
-        mtu = int(self._host.run(["cat", f"/sys/class/net/{interface}/mtu"]).stdout)
-        if corpus.max_frame > mtu + 18:  # Ethernet header and one VLAN tag are not in the MTU
-            raise GeneratorFailed(
-                f"{self._host.name}: {interface} has MTU {mtu}, the corpus has frames of "
-                f"{corpus.max_frame} bytes that could not be sent; raise the MTU on both ends or "
-                "capture without segmentation offload"
-            )
+        must_carry(
+            self._host,
+            self._spec.interface,
+            corpus.max_frame,
+            "the corpus has",
+            "capture without segmentation offload",
+        )
         if self._expands:
             self._env = ship_expander(self._host)
         self._capture = ship_capture(self._host, Path(corpus.path), corpus.digest)
@@ -157,16 +157,9 @@ class TcpreplayGenerator:
 
     def _command(self, schedule: Schedule) -> list[str]:
         corpus = self.corpus
-        expand = [
-            *(["taskset", "-c", self._spec.cpus] if self._spec.cpus else []),
-            *["env", *(f"{k}={v}" for k, v in self._env.items())],
-            *[self._host.python, "-m", "pcap_tools", "expand", self._capture, "-o", "-"],
-            *["--key", corpus.key, "--home", ",".join(corpus.home)],
-            *["--first", str(schedule.first_iteration), "--iterations", str(schedule.iterations)],
-            *["--every", repr(schedule.every_s)],
-        ]
-        if corpus.max_gap is not None:
-            expand += ["--max-gap", repr(corpus.max_gap)]
+        expand = expand_command(
+            self._host, self._spec, self._env, corpus, self._capture, schedule, "-"
+        )
         # The expander is the pipe's only writer, so that tcpreplay sees its end at once; that it
         # came to its end shows in its summary line on standard error.
         return ["sh", "-c", f"{shlex.join(expand)} | {shlex.join(self._replay(schedule, '-'))}"]

@@ -14,6 +14,7 @@ from harness.report import words
 from harness.report.accounts import Accounts
 from harness.report.checked import NO_CHECK, sessions
 from harness.report.frames import Frames
+from harness.report.generator_table import generator_grid
 from harness.report.grids import (
     bias_grid,
     cleaning_grid,
@@ -199,6 +200,7 @@ def render(
         "n_trials": len(trials),
         "trials": trial_grid(trials),
         "trial_ledgers": trial_ledger_grid(trials),
+        "generator": generator_grid(accounts.trials),
         "trial_scores": trial_detection_grid(trials),
         "failures": trials[trials["status"] == "failed"][["trial", "failure"]]
         .rename(columns={"failure": "message"})

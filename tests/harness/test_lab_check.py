@@ -80,3 +80,16 @@ def test_ports_that_the_mode_cannot_drive(
     generator = inventory.generator.model_copy(update={"options": hard})
     found = lines(monkeypatch, inventory.model_copy(update={"generator": generator}), FOUND)
     assert any("'ens2f0' is a kernel interface" in x.text for x in found if x.level == "problem")
+
+
+def test_a_server_that_the_user_started(
+    monkeypatch: pytest.MonkeyPatch, inventory: Inventory
+) -> None:
+    """Its ports are taken, which is as it should be; without any it is missed."""
+    options = {**inventory.generator.options, "server": "running"}
+    spec = inventory.generator.model_copy(update={"options": options})
+    running = inventory.model_copy(update={"generator": spec})
+    taken = FOUND + "taken=4500\ntaken=4501\n"
+    assert not [x for x in lines(monkeypatch, running, taken) if x.level == "problem"]
+    (line,) = [x for x in lines(monkeypatch, running, FOUND) if x.level == "problem"]
+    assert line.text.startswith("nothing listens on port 4501: start `t-rex-64 -i`")

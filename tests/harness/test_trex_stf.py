@@ -88,7 +88,10 @@ process=4711 ./_t-rex-64 -f /w/traffic.yaml --cfg /w/trex.yaml
 
 
 def host_that_says(text: str, status: int = 0) -> FakeHost:
-    return FakeHost(lambda call: Reply(text, "", status), name="gen")
+    def answer(call: Call) -> Reply:
+        return Reply("1500\n") if call.argv[0] == "cat" else Reply(text, "", status)
+
+    return FakeHost(answer, name="gen")
 
 
 def test_what_is_found_is_told() -> None:

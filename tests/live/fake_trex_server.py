@@ -6,6 +6,9 @@ messages compressed as 0xABE85CEA + length + zlib; PUB on the other says `{}` wh
 which the client fetches with `get_async_events`. Methods that a server does not have are refused as
 the real one does (-32601), so that a client that asks for more than is here is seen at once.
 
+With behaviour `api4` it is a server as of 2018, for trex-stl-lib 0.3: handshake `api_sync`, and the
+messages themselves on the other port, counters ("trex-global") among them.
+
 Counters follow from what was loaded: streams' rates and frames, templates' rates.
 The file `behaviour` in its tree makes it fail.
 """
@@ -59,12 +62,18 @@ def unpack(data: bytes) -> bytes:
 
 @dataclass
 class Port:
-    """One port: who owns it, its streams (packets/s, bytes with FCS), its traffic."""
+    """One port: who owns it, its streams (packets/s, bytes with FCS), its traffic.
+
+    A burst is a capture being pushed: packets, bytes and seconds of all of it. `chain` are the
+    one-packet streams of `push_pcap`, by id: (bytes, gap in µs, how often the whole, next id).
+    """
 
     owner: str = ""
     session: int = 0
     handler: str = ""
     streams: dict[int, tuple[float, int]] = field(default_factory=dict)
+    chain: dict[int, tuple[int, float, int, int]] = field(default_factory=dict)
+    burst: tuple[int, int, float] | None = None
     began: float | None = None
     until: float = 0.0
     packets: float = 0.0
@@ -73,6 +82,10 @@ class Port:
     def account(self, now: float) -> tuple[int, int]:
         """(packets, bytes) so far."""
         packets, octets = self.packets, self.octets
+        if self.began is not None and self.burst is not None:
+            count, size, seconds = self.burst
+            share = min(1.0, (now - self.began) / seconds)
+            return int(packets + int(count * share)), int(octets + int(size * share))
         if self.began is not None:
             span = max(0.0, min(now, self.until) - self.began)
             packets += sum(round(pps * span) for pps, _ in self.streams.values())
@@ -81,7 +94,13 @@ class Port:
 
     def end(self, now: float) -> None:
         self.packets, self.octets = self.account(now)
-        self.began = None
+        self.began = self.burst = None
+
+    def push(self, sizes: list[int], seconds: float, count: int) -> None:
+        """Begin a capture of frames of those sizes (with FCS), `seconds` a time, `count` times."""
+        self.burst = (len(sizes) * count, sum(sizes) * count, max(seconds * count, 1e-6))
+        self.began = time.monotonic()
+        self.until = self.began + self.burst[2]
 
 
 class Server:
@@ -99,6 +118,8 @@ class Server:
         self.epoch = 0
         self.moves: list[tuple[float, int]] = []  # ASTF states to come
         self.mult = 0.0
+        self.old = behaviour == "api4"
+        self.published: list[dict[str, Any]] = []  # of an old server: told to all
         self.asked: list[str] = []  # the methods; kept in the tree at the end
         if behaviour == "crashed-client":
             for port in self.ports:
@@ -110,7 +131,9 @@ class Server:
 
     # -- events ----------------------------------------------------------------------------
 
-    def tell(self, name: str, kind: int, data: Any) -> None:
+    def tell(self, name: str, kind: int, data: Any, baseline: bool = False) -> None:
+        if self.old:
+            self.published.append({"name": name, "type": kind, "data": data, "baseline": baseline})
         for queue in self.queues.values():
             queue.append({"name": name, "type": kind, "data": data, "baseline": False})
 
@@ -144,7 +167,12 @@ class Server:
         self.asked.append(name)
         out: dict[str, Any] = {"jsonrpc": "2.0", "id": request.get("id")}
         try:
-            if name not in ("ping", "get_version", "api_sync_v2") and params.get("api_h") != "H":
+            if self.old and name in ("api_sync_v2", "get_async_events"):
+                raise RpcError(f"Method {name} not registered", -32601)
+            if (
+                name not in ("ping", "get_version", "api_sync", "api_sync_v2")
+                and params.get("api_h") != "H"
+            ):
                 raise RpcError("API verification failed", -32602)
             method = getattr(self, f"rpc_{name}", None)
             if method is None:
@@ -173,6 +201,24 @@ class Server:
             "version": VERSION, "build_date": "now", "build_time": "now", "built_by": "us",
             "mode": self.mode,
         }  # fmt: skip
+
+    def rpc_api_sync(self, params: dict[str, Any]) -> Any:
+        (asked,) = params["api_vers"]
+        major, minor = (4, 1) if self.old else API["STL"]
+        if (asked["type"], asked["major"]) != ("core", major):
+            raise RpcError(
+                "RPC version mismatch: a newer client version is required\n(API type 'STL': - "
+                f"server: '{major}.{minor}', client: '{asked['major']}.{asked['minor']}')"
+            )
+        return {"api_vers": [{"type": "core", "api_h": "H"}]}
+
+    def globals(self) -> dict[str, Any]:
+        """What an old server publishes twice a second."""
+        out = self.rpc_get_global_stats({})
+        for number in range(len(self.ports)):
+            stats = self.rpc_get_port_stats({"port_id": number})
+            out |= {f"{name}-{number}": value for name, value in stats.items()}
+        return out
 
     def rpc_api_sync_v2(self, params: dict[str, Any]) -> Any:
         major, minor = API[self.mode]
@@ -245,6 +291,8 @@ class Server:
         }  # fmt: skip
 
     def rpc_publish_now(self, params: dict[str, Any]) -> Any:
+        if self.old:
+            self.tell("trex-global", 0, self.globals(), params.get("baseline", False))
         self.tell("trex-barrier", params["key"], {})
         return {}
 
@@ -328,6 +376,7 @@ class Server:
 
     def rpc_remove_all_streams(self, params: dict[str, Any]) -> Any:
         self.port(params).streams.clear()
+        self.port(params).chain.clear()
         return {}
 
     def rpc_get_all_streams(self, params: dict[str, Any]) -> Any:
@@ -336,6 +385,18 @@ class Server:
     def rpc_add_stream(self, params: dict[str, Any]) -> Any:
         port, stream = self.port(params), params["stream"]
         mode = stream["mode"]
+        if mode["type"] == "single_burst":
+            if mode["total_pkts"] != 1 or stream["vm"]["instructions"]:
+                raise RpcError("unlike a packet of a capture")
+            size = max(64, len(base64.b64decode(stream["packet"]["binary"])) + 4)
+            following = stream["next_stream_id"]
+            port.chain[params["stream_id"]] = (
+                size,
+                float(stream["isg"]),
+                stream["action_count"],
+                following,
+            )
+            return {}
         if mode["type"] != "continuous" or mode["rate"]["type"] != "pps":
             raise RpcError(f"unexpected mode {mode}")
         size = len(base64.b64decode(stream["packet"]["binary"])) + 4
@@ -346,6 +407,8 @@ class Server:
 
     def rpc_start_traffic(self, params: dict[str, Any]) -> Any:
         port = self.port(params)
+        if port.chain:
+            return self.start_chain(port, params)
         if not port.streams:
             raise RpcError("no streams")
         if self.behaviour == "no-memory":
@@ -358,6 +421,36 @@ class Server:
         self.tell("trex-event", 10, data)
         self.tell("trex-event", 0, data)
         return {"multiplier": 1.0, "ts": time.time()}
+
+    def start_chain(self, port: Port, params: dict[str, Any]) -> Any:
+        """`push_pcap`: every packet a stream that starts the next, the last one the first again."""
+        order = sorted(port.chain)
+        follows = [port.chain[number][3] for number in order]
+        if follows != [*order[1:], order[0]] or params["duration"] != -1:
+            raise RpcError("not the chain that a capture makes")
+        counts = [count for _, _, count, _ in port.chain.values() if count]
+        if len(counts) != 1:
+            raise RpcError("the last stream says how often")
+        gaps = sum(gap for _, gap, _, _ in port.chain.values())
+        port.push([size for size, _, _, _ in port.chain.values()], gaps / 1e6, counts[0])
+        data = {"port_id": params["port_id"], "profile_id": "_"}
+        self.tell("trex-event", 10, data)
+        self.tell("trex-event", 0, data)
+        return {"multiplier": 1.0, "ts": time.time()}
+
+    def rpc_push_remote(self, params: dict[str, Any]) -> Any:
+        """Answers before it has opened the file, and says nothing when it cannot."""
+        port = self.port(params)
+        if params["is_dual"] or params["min_ipg_usec"] or params["duration"] != -1:
+            raise RpcError("not what the driver asks")
+        records = records_of(Path(params["pcap_filename"]))
+        ipg, speedup = params["ipg_usec"], params["speedup"]
+        seconds = ipg * len(records) / 1e6 / speedup
+        if ipg == -1 and records:
+            seconds = (records[-1][1] - records[0][1]) / speedup
+        port.push([size for size, _ in records], seconds, params["count"])
+        self.tell("trex-event", 0, {"port_id": params["port_id"]})
+        return {}
 
     def rpc_stop_traffic(self, params: dict[str, Any]) -> Any:
         port = self.port(params)
@@ -510,6 +603,21 @@ class Server:
         return out
 
 
+def records_of(path: Path) -> list[tuple[int, float]]:
+    """(bytes with FCS, seconds) of each packet of a classic pcap; none where it is not one."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return []
+    unit = {0xA1B2C3D4: 1e-6, 0xA1B23C4D: 1e-9}.get(struct.unpack("<I", data[:4])[0])
+    found, place = [], 24
+    while unit is not None and place < len(data):
+        whole, part, size, _ = struct.unpack("<IIII", data[place : place + 16])
+        found.append((size + 4, whole + part * unit))
+        place += 16 + size
+    return found
+
+
 def serve(server: Server, rpc_port: int, publish_port: int) -> None:
     """Answer until SIGTERM."""
     import zmq
@@ -540,7 +648,14 @@ def serve(server: Server, rpc_port: int, publish_port: int) -> None:
                 raise SystemExit(134)
             if server.behaviour == "hangs":
                 time.sleep(3600)
-        if any(server.queues.values()) or now - heartbeat > 0.5:
+        for message in server.published:
+            publish.send(json.dumps(message).encode())
+        server.published.clear()
+        if server.old:
+            if now - heartbeat > 0.5:
+                heartbeat = now
+                server.tell("trex-global", 0, server.globals())
+        elif any(server.queues.values()) or now - heartbeat > 0.5:
             heartbeat = now
             publish.send(b"{}")
 

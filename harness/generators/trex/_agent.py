@@ -4,11 +4,13 @@ It is shipped as a file and run by that host's Python, so it imports nothing of 
 reads its job from a JSON file, its one argument, and prints JSON lines; TERM stops the traffic and
 gives the ports back.
 
-  {"do": "ready", …}   wait until the server of the wanted mode answers
+  {"do": "ready", …}   wait until the server of the wanted mode answers, and look whose it is
   {"do": "stl", "streams": […], "duration": s, …}
+  {"do": "push", "file": PATH, "remote": bool, "ipg_usec": µs or null, "speedup": x, "count": n, …}
   {"do": "astf", "caps": […], "duration": s, …}
 
-Common keys: tree (TRex's directory), mode ("STL" or "ASTF"), rpc, publish (ports), patience (s).
+Common keys: tree (TRex's directory), mode ("STL" or "ASTF"), rpc, publish (ports), patience (s),
+user (whose the ports shall be), force (take them from anybody: the server is ours).
 Events: ready, started, stats, groups (flows opened of some templates), done, error. An error has a
 code: client-missing, version-refused, wrong-mode, server-gone, ports-taken, out-of-memory,
 resolve-failed, refused.
@@ -17,14 +19,17 @@ resolve-failed, refused.
 # ruff: noqa: PTH112, PTH118, PTH123 - as small as can be
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import signal
 import sys
 import time
 from typing import Any
 
-USER = "probebench"
+PORTS = [0, 1]  # the clients' side and the servers'
+TICK = 0.02  # s; how late the end of the traffic is seen
 GROUPS = 25  # templates a line: the leash cuts lines at 8 KiB
 OPENED = ("tcps_connattempt", "udps_connects")
 TOLD = (*OPENED, "tcps_connects", "tcps_conndrops", "tcps_drops", "tcps_sndrexmitpack")
@@ -50,45 +55,61 @@ def on_term(number: int, frame: Any) -> None:
 
 
 def find_client(tree: str) -> None:
-    """Make `trex.stl.api` and `trex.astf.api` importable.
+    """Make `trex.stl.api` and `trex.astf.api`, or `trex_stl_lib.api`, importable.
 
-    Those of the server's own tree, which always match it, or else of the package lbr-trex-client.
+    Those of the server's own tree, which always match it (before v2.50 or so it had
+    `stl/trex_stl_lib` alone), or else of a package: lbr-trex-client, or trex-stl-lib.
     """
-    own = os.path.join(tree, "automation/trex_control_plane/interactive")
-    if os.path.isdir(os.path.join(own, "trex")):
-        sys.path.insert(0, own)
-        return
+    planes = os.path.join(tree, "automation/trex_control_plane")
+    for place, name in (("interactive", "trex"), ("stl", "trex_stl_lib")):
+        if os.path.isdir(os.path.join(planes, place, name)):
+            sys.path.insert(0, os.path.join(planes, place))
+            return
+    for package in ("lbr_trex_client", "trex_stl_lib"):  # the first sets sys.path by itself
+        try:
+            __import__(package)
+            return
+        except ImportError:
+            pass
+    give_up(
+        "client-missing",
+        tree + " has no Python client; give generator.options.client_python = a Python of that "
+        "host with the package lbr-trex-client (for STL servers of API 4: trex-stl-lib)",
+    )
+
+
+def stl_api() -> tuple[Any, Any]:
+    """(the API of stateless mode, how its client is told to be quiet)."""
     try:
-        import lbr_trex_client  # type: ignore[import-not-found]  # noqa: F401 - sets sys.path
+        return importlib.import_module("trex.stl.api"), "none"
     except ImportError:
-        give_up(
-            "client-missing",
-            tree + " has no Python client; give generator.options.client_python = a Python of that "
-            "host with the package lbr-trex-client",
-        )
+        return importlib.import_module("trex_stl_lib.api"), 0  # its levels are numbers
 
 
 def client_of(job: dict[str, Any]) -> tuple[Any, Any]:
     """(module of the API, an unconnected client) for the wanted mode."""
     try:
         if job["mode"] == "STL":
-            import trex.stl.api as api  # type: ignore[import-not-found]
-
+            api, quiet = stl_api()
             make = api.STLClient
         else:
-            import trex.astf.api as api  # type: ignore[import-not-found]
-
+            api, quiet = importlib.import_module("trex.astf.api"), "none"
             make = api.ASTFClient
     except ImportError as error:
         give_up("client-missing", error)
     client = make(
-        username=USER,
+        username=job["user"],
         server="127.0.0.1",
         sync_port=job["rpc"],
         async_port=job["publish"],
-        verbose_level="none",
+        verbose_level=quiet,
     )
     return api, client
+
+
+def words(error: Exception) -> str:
+    """What an error says, in one line; those of trex-stl-lib 0.3 fail when they are asked."""
+    return " ".join(str(getattr(error, "msg", None) or error).split())
 
 
 def code_of(message: str) -> str:
@@ -96,8 +117,8 @@ def code_of(message: str) -> str:
     low = message.lower()
     if "configuration mismatch" in low:  # STL and ASTF; its words have a version in some clients
         return "wrong-mode"
-    if "version" in low or "api_h" in low:
-        return "version-refused"
+    if "version" in low or "api_h" in low or "api_sync" in low or "not registered" in low:
+        return "version-refused"  # a server of API 4 does not know the newer client's handshake
     if "memory" in low or "allocate" in low or "mbuf" in low:
         return "out-of-memory"
     if "resolve" in low:
@@ -107,6 +128,18 @@ def code_of(message: str) -> str:
     if any(word in low for word in ("connect", "timeout", "response", "lost", "failed to send")):
         return "server-gone"
     return "refused"
+
+
+def fitting(api: Any, message: str) -> str:
+    """Which client speaks with a server that refused this one."""
+    found = re.search(r"server: '?(\d+)", message)
+    # Newer clients say of a server without their handshake that the versions mismatch, not which.
+    unknown = not found and not api.__name__.startswith("trex_stl_lib")
+    if unknown or (found and int(found[1]) < 5):
+        which = "a server of API 4 takes trex-stl-lib 0.3, and STL only"
+    else:
+        which = "the client in the server's own tree fits, or a current lbr-trex-client (3.4.0)"
+    return which + ": generator.options.client_python chooses a Python of that host that has it"
 
 
 def connect(job: dict[str, Any]) -> tuple[Any, Any]:
@@ -119,17 +152,41 @@ def connect(job: dict[str, Any]) -> tuple[Any, Any]:
             client.connect()
             return api, client
         except Exception as error:
-            code = code_of(str(error))
-            if code in ("version-refused", "wrong-mode") or time.monotonic() > end:
-                give_up(code, error)
+            text = words(error)
+            code = code_of(text)
+            if code == "version-refused":
+                give_up(code, text[:200] + "; " + fitting(api, text))
+            if code == "wrong-mode" or time.monotonic() > end:
+                give_up(code, text)
         time.sleep(0.2)
 
 
-def own(client: Any, mode: str) -> None:
-    """Take ports and context over, also from a client that died, and clear them."""
-    if mode == "STL":
-        client.acquire(force=True)
-    client.reset()
+def owners(client: Any) -> list[str]:
+    """Who owns the two ports; empty for a port that nobody has."""
+    missing = [port for port in PORTS if port not in client.ports]
+    if missing:
+        give_up("refused", f"the server has no port {missing[0]}: two are needed")
+    found = [client.ports[port].get_owner() for port in PORTS]
+    return ["" if owner == "N/A" else owner for owner in found]
+
+
+def refuse_foreign(client: Any, job: dict[str, Any]) -> None:
+    """Leave a server of the user's own alone whose ports somebody else has."""
+    others = [] if job["force"] else [o for o in owners(client) if o not in ("", job["user"])]
+    if others:
+        client.disconnect(stop_traffic=False, release_ports=False)
+        give_up("ports-taken", f"a port of the running server is taken by '{others[0]}'")
+
+
+def own(client: Any, job: dict[str, Any]) -> None:
+    """Take ports and context, also from a client of ours that died, and clear them."""
+    force = job["force"] or job["user"] in owners(client)
+    if job["mode"] == "STL":
+        client.acquire(ports=PORTS, force=force)
+        client.reset(ports=PORTS)
+    else:
+        client.acquire(force=force)
+        client.reset()
 
 
 def streams_of(api: Any, job: dict[str, Any]) -> dict[int, list[Any]]:
@@ -184,11 +241,16 @@ def profile_of(api: Any, job: dict[str, Any]) -> Any:
     return api.ASTFProfile(default_ip_gen=default, cap_list=caps)
 
 
+def number(value: Any) -> float:
+    """Absent, or "N/A" from trex-stl-lib, is zero."""
+    return value if isinstance(value, (int, float)) else 0
+
+
 def numbers(stats: dict[Any, Any]) -> dict[str, Any]:
     """What of get_stats() is passed on; absent means zero."""
     ports = {
         str(key): {
-            name: value.get(name, 0)
+            name: number(value.get(name))
             for name in ("opackets", "obytes", "ipackets", "ibytes", "ierrors", "oerrors")
         }
         for key, value in stats.items()
@@ -201,7 +263,7 @@ def numbers(stats: dict[Any, Any]) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "ports": ports,
-        "global": {name: total.get(name, 0) for name in names},
+        "global": {name: number(total.get(name)) for name in names},
         "traffic": {
             side: {name: value for name, value in counters.items() if name in TOLD}
             for side, counters in stats.get("traffic", {}).items()
@@ -212,9 +274,36 @@ def numbers(stats: dict[Any, Any]) -> dict[str, Any]:
 
 def watch(client: Any, every: float) -> None:
     """Tell the counters until the traffic has ended."""
+    told = 0.0
     while client.is_traffic_active():
-        say("stats", **numbers(client.get_stats()))
-        time.sleep(every)
+        if time.monotonic() >= told + every:
+            told = time.monotonic()
+            say("stats", **numbers(client.get_stats()))
+        time.sleep(TICK)
+
+
+def begin(api: Any, client: Any, job: dict[str, Any]) -> None:
+    """Load what is to be sent, and start it."""
+    if job["do"] == "push":
+        client.clear_stats()
+        push = client.push_remote if job["remote"] else client.push_pcap
+        push(
+            job["file"],
+            ports=[0],
+            ipg_usec=job["ipg_usec"],
+            speedup=job["speedup"],
+            count=job["count"],
+        )
+    elif job["do"] == "stl":
+        for port, streams in streams_of(api, job).items():
+            client.add_streams(streams, ports=[port])
+        client.clear_stats()
+        ports = sorted({one["port"] for one in job["streams"]})
+        client.start(ports=ports, duration=job["duration"], force=True)
+    else:
+        client.load_profile(profile_of(api, job))
+        client.clear_stats()
+        client.start(mult=1, duration=job["duration"])
 
 
 def tell_groups(client: Any) -> None:
@@ -234,22 +323,14 @@ def tell_groups(client: Any) -> None:
 def run(job: dict[str, Any]) -> None:
     api, client = connect(job)
     mode = job["mode"]
+    refuse_foreign(client, job)
     say("ready", version=client.get_server_version().get("version", ""))
     if job["do"] == "ready":
-        client.disconnect()
+        client.disconnect(stop_traffic=False, release_ports=False)
         return
     try:
-        own(client, mode)
-        if mode == "STL":
-            for port, streams in streams_of(api, job).items():
-                client.add_streams(streams, ports=[port])
-            client.clear_stats()
-            ports = sorted({one["port"] for one in job["streams"]})
-            client.start(ports=ports, duration=job["duration"], force=True)
-        else:
-            client.load_profile(profile_of(api, job))
-            client.clear_stats()
-            client.start(mult=1, duration=job["duration"])
+        own(client, job)
+        begin(api, client, job)
         say("started")
         watch(client, job["every"])
         ended = time.monotonic()
@@ -262,16 +343,17 @@ def run(job: dict[str, Any]) -> None:
         client.stop()
         raise
     except Exception as error:
-        code = code_of(str(error))
+        text = words(error)
+        code = code_of(text)
         if code == "server-gone":  # nobody to say goodbye to; the client would wait for an answer
-            say("error", code=code, message=" ".join(str(error).split())[:400])
+            say("error", code=code, message=text[:400])
             os._exit(1)
-        give_up(code, error)
+        give_up(code, text)
     finally:
         try:
             client.disconnect(stop_traffic=True, release_ports=True)
         except Exception as error:
-            sys.stderr.write(str(error) + "\n")
+            sys.stderr.write(words(error) + "\n")
 
 
 def main() -> None:

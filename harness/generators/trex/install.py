@@ -21,6 +21,7 @@ say() { printf '%s=%s\n' "$1" "$2"; }
 say version "$(sed -n 1p version.txt 2>/dev/null || sed -n 1p VERSION 2>/dev/null)"
 [ -d automation/trex_control_plane/interactive/trex/stl ] && say stl yes
 [ -d automation/trex_control_plane/interactive/trex/astf ] && say astf yes
+[ -d automation/trex_control_plane/stl/trex_stl_lib ] && say stl yes
 say hugepages "$(sed -n 's/^HugePages_Total: *//p' /proc/meminfo)"
 say hugepages_free "$(sed -n 's/^HugePages_Free: *//p' /proc/meminfo)"
 say cores "$(getconf _NPROCESSORS_ONLN)"

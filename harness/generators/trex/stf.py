@@ -24,11 +24,12 @@ from pathlib import Path
 from harness.errors import ConfigError, GeneratorFailed
 from harness.generators.axes import AXES
 from harness.generators.base import Progress
+from harness.generators.mtu import must_carry
 from harness.generators.trex.console import Console
 from harness.generators.trex.flows import Flows, prepare_flows, ship_flows
 from harness.generators.trex.install import TrexInstall, end_ours, require_trex
 from harness.generators.trex.interactive import FCS, put_text
-from harness.generators.trex.options import options_of
+from harness.generators.trex.options import options_of, refuse_blanks
 from harness.generators.trex.platform_file import platform_yaml
 from harness.generators.trex.reuse import flows_come_back
 from harness.generators.trex.rounds import flows_of_each
@@ -72,7 +73,16 @@ class TrexStf:
 
     def prepare(self, corpus: Corpus) -> None:
         """See `Generator.prepare`: find TRex, split the corpus, ship its flows once."""
+        refuse_blanks(self._host)
+        if self._options.server == "running":
+            raise ConfigError(
+                'inventory: generator.options.server = "running" is for trex-astf and trex-stl: '
+                "trex-stf starts a run of its own"
+            )
         self.install = require_trex(self._host, self._options)
+        for port in self._spec.interfaces:
+            remedy = "capture without segmentation offload"
+            must_carry(self._host, port, corpus.max_frame, "the corpus has", remedy)
         end_ours(self._host, self.install, self._cfg)
         with tempfile.TemporaryDirectory(prefix="probebench-") as scratch:
             directory = Path(scratch) / "flows"

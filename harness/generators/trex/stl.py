@@ -2,7 +2,8 @@
 
 Two streams a size: what clients send on the first port, and the same back on the second, stepping
 through the same addresses and client ports, so that a sensor sees flows with two sides. The packets
-are UDP without a checksum and carry nothing: what is measured is packets, not detection.
+are UDP without a checksum and carry nothing: what is measured is packets, not detection. With
+`push` the corpus is sent instead, as a capture (`harness.generators.trex.push`).
 """
 
 from __future__ import annotations
@@ -10,44 +11,24 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from harness.errors import ConfigError
-from harness.generators.axes import AXES
+from harness.errors import ConfigError, GeneratorFailed
+from harness.generators.axes import axes_of
+from harness.generators.mtu import must_carry
 from harness.generators.trex.interactive import FCS, TrexInteractive
 from harness.generators.trex.pools import Allocator
+from harness.generators.trex.push import Push
 from harness.generators.trex.reuse import packets_come_back
+from harness.generators.trex.traffic import mix_of
 from harness.model import Axis, Corpus, Identity, Load, Schedule, Sent
 from harness.templates import Pool
+from lab.host import Host
+from lab.inventory import GeneratorSpec
 
-__all__ = ["IMIX", "TrexStl", "frame", "mix_of"]
-
-IMIX = {64: 7, 594: 4, 1518: 1}
-"""Packets by frame size with FCS: the mix that is usually called so (RFC 6985 gives it no law)."""
+__all__ = ["TrexStl", "frame"]
 
 _SERVER_PORT = 9  # discard (RFC 863)
 _HEADERS = 14 + 20 + 8
-
-
-def mix_of(text: str) -> dict[int, int]:
-    """Packets by frame size (with FCS) from "imix", "512" or "64:7,594:4,1518:1".
-
-    Raises ConfigError.
-    """
-    if text.strip().lower() == "imix":
-        return dict(IMIX)
-    mix: dict[int, int] = {}
-    for part in text.split(","):
-        size, _, weight = part.strip().partition(":")
-        if not size.isdigit() or not (weight or "1").isdigit() or int(weight or "1") == 0:
-            raise ConfigError(
-                f"inventory: generator.options.frames: {text!r}: write imix, 512, or 64:7,1518:1"
-            )
-        if not 64 <= int(size) <= 9238:
-            raise ConfigError(
-                f"inventory: generator.options.frames: {size} bytes: a frame has 64 to 9238, FCS "
-                "included"
-            )
-        mix[int(size)] = mix.get(int(size), 0) + int(weight or "1")
-    return mix
+_RESOLUTION_S = 0.5  # within which the end of the traffic is seen
 
 
 def frame(size: int, source: int, target: int, source_port: int, target_port: int) -> bytes:
@@ -65,15 +46,31 @@ class TrexStl(TrexInteractive):
 
     name = "trex-stl"
     mode = "STL"
-    axes: tuple[Axis, ...] = AXES["trex-stl"]
-    identity: Identity = "template"
 
     _clients: Pool
     _servers: Pool
 
+    def __init__(self, host: Host, spec: GeneratorSpec) -> None:
+        super().__init__(host, spec)
+        traffic = self._options
+        self._push = Push(host, spec, traffic) if traffic.push else None
+        self.axes: tuple[Axis, ...] = axes_of(self.name, {"push": traffic.push})
+        # Streams carry nothing to detect; what is pushed are the corpus's own flows.
+        self.identity: Identity = "template" if self._push is None else "flow"
+        self.method = "loop" if traffic.push in ("remote", "local") else "fresh"
+
     def prepare(self, corpus: Corpus) -> None:
-        """See `Generator.prepare`; of the corpus only its home networks are used."""
+        """See `Generator.prepare`; of the corpus streams use its home networks alone."""
         super().prepare(corpus)
+        if self._push is not None:
+            for port in self._spec.interfaces:
+                remedy = "capture without segmentation offload"
+                must_carry(self._host, port, corpus.max_frame, "the corpus has", remedy)
+            self._push.prepare(corpus)
+            return
+        largest = max(mix_of(self._options.frames)) - FCS
+        for port in self._spec.interfaces:
+            must_carry(self._host, port, largest, "the streams have", "choose smaller frames")
         pools = Allocator(corpus.home)
         self._clients = pools.take(True, self._options.clients)
         self._servers = pools.take(False, self._options.servers)
@@ -86,6 +83,8 @@ class TrexStl(TrexInteractive):
     def plan(self, load: Load, first_iteration: int) -> Schedule:
         """See `Generator.plan`. Sizes count with FCS in `frames`, bits without, as everywhere."""
         self.must_set(load)
+        if self._push is not None:
+            return self._push.plan(load, first_iteration)
         mix = mix_of(self._options.frames)
         weight = sum(mix.values())
         mean = sum((size - FCS) * count for size, count in mix.items()) / weight
@@ -121,6 +120,8 @@ class TrexStl(TrexInteractive):
 
     def job(self, schedule: Schedule) -> dict[str, Any]:
         """See `TrexInteractive.job`."""
+        if self._push is not None:
+            return self._push.job(schedule)
         mix = mix_of(self._options.frames)
         weight = sum(mix.values())
         streams = []
@@ -140,17 +141,36 @@ class TrexStl(TrexInteractive):
                 )
         return {"do": "stl", "streams": streams}
 
+    def make_ready(self, schedule: Schedule) -> None:
+        """Fresh iterations are expanded, which takes its time."""
+        if self._push is not None:
+            self._push.expand(schedule)
+
     def finish(self) -> Sent:
         """See `Generator.finish`."""
         ports = self._finished()["ports"].values()
+        schedule = self._running
         packets = sum(port["opackets"] for port in ports)
+        if self._push is not None and not packets:
+            # The server answers before it has opened the file, and says nothing when it cannot.
+            raise GeneratorFailed(
+                f"{self._host.name}: TRex pushed nothing: it could not read the capture in "
+                f"{self._host.workdir}"
+            )
+        late = max(0.0, self._seconds - schedule.seconds - _RESOLUTION_S)
         return Sent(
             packets=packets,
             bytes=sum(port["obytes"] for port in ports) - FCS * packets,
-            flows=0,
-            seconds=self._seconds,
+            flows=round(schedule.flows * packets / schedule.packets),
+            seconds=schedule.seconds + late,
             failed=0,
             started_ns=self._started_ns,
             ended_ns=self._started_ns + int(self._seconds * 1e9),
             extra=self._extra(),
         )
+
+    def stop(self) -> None:
+        """See `Generator.stop`."""
+        super().stop()
+        if self._push is not None:
+            self._push.clean()
