@@ -1,14 +1,12 @@
 """The second pass: what is kept of a capture goes to the output, changed on the way where asked.
 
-Threads share the work: one reads, one gathers what is kept and gives it addresses, one writes. A
-plain pcap file is not even read again: its records are gathered from where they are mapped. Into
-another pcap file two threads put them to their places at once, since all sizes are known; into
-other outputs they go by way of the writer's buffers.
+Threads share the work: one reads, one gathers what is kept and gives it addresses, one writes. The
+records of a plain pcap file, whose sizes are known, are not walked again: into another pcap file
+two threads put them to their places, part by part.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,16 +23,15 @@ from pcap_tools.errors import OutputError
 from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable
 from pcap_tools.forecast import Progress
 from pcap_tools.kernels import I64, U8, U16
-from pcap_tools.mapped import MappedRecords, Part
 from pcap_tools.output import CaptureWriter, open_output
+from pcap_tools.parts import HEADER, RECORD, Part, Parts, close_up
 from pcap_tools.readdress import Readdress
 from pcap_tools.savefile import Savefile
-from pcap_tools.write import HEADER, RECORD, Edit, PcapWriter, gather_records
+from pcap_tools.write import PcapWriter
 
 __all__ = ["ByFlow", "Choice", "Copying"]
 
 _THREADS = 2
-_own = threading.local()
 
 Kept = tuple[Batch, npt.NDArray[np.bool_]]
 """A batch, and which of its packets are written."""
@@ -136,26 +133,21 @@ class Copying:
     def _records(
         self, writer: PcapWriter, plain: Savefile, sizes: U16, progress: Progress | None
     ) -> None:
-        records = MappedRecords(plain, sizes)
-        parts = list(records.parts())
+        records = Parts(plain, sizes)
+        parts = list(records)
         kept = [self._count(part, sizes) for part in parts]
         packets, octets = (sum(column) for column in zip(*kept, strict=True))
         placed = writer.place_records(packets, octets)
         if placed is None:
-            for part in parts:
-                piece, keep = part.of(sizes), self.choice.keep(part.first, part.count)
-                edit = self._edit(part, piece) if self.choice.edits else None
-                writer.write_records(records.take(part), piece, keep, edit)
-                records.done(part)
+            for part, (count, _) in zip(parts, kept, strict=True):
+                writer.write_records(self._made(records, part, sizes), count)
                 self._tell(progress, part.end)
             return
         ends = HEADER + np.cumsum([RECORD * packets + octets for packets, octets in kept])
 
         def put(number: int) -> int:
             begin = HEADER if number == 0 else int(ends[number - 1])
-            room = _room(int(ends[number]) - begin)
-            self._make(records, parts[number], sizes, room)
-            placed.put(begin, room.data)
+            placed.put(begin, self._made(records, parts[number], sizes).data)
             return parts[number].end
 
         with ThreadPoolExecutor(_THREADS, "copying") as pool:
@@ -172,44 +164,27 @@ class Copying:
         keep = self.choice.keep(part.first, part.count)
         return int(np.count_nonzero(keep)), int(part.of(sizes).sum(where=keep, dtype=np.int64))
 
-    def _make(self, records: MappedRecords, part: Part, sizes: U16, room: U8) -> None:
-        """Copy what is kept of a part, and change it."""
+    def _made(self, records: Parts, part: Part, sizes: U16) -> U8:
+        """The records that are kept of a part, changed."""
         piece, keep = part.of(sizes), self.choice.keep(part.first, part.count)
         rows: I64
         places: I64
+        data = records.read(part)
         if keep.all():
-            records.read(part, room)
             rows = np.arange(part.count)
             places = np.cumsum(piece + np.int64(RECORD), dtype=np.int64) - piece
         else:
             rows, places = np.empty(part.count, np.int64), np.empty(part.count, np.int64)
-            source = records.take(part)
-            *_, count, _ = gather_records(source, 0, piece, keep, 0, room, 0, rows, places)
-            records.done(part)
-            rows, places = rows[:count], places[:count]
+            count, end = close_up(data, piece, keep, rows, places)
+            data, rows, places = data[:end], rows[:count], places[:count]
         if self.choice.edits and len(rows):
-            self._edit(part, piece)(room, places, rows)
-
-    def _edit(self, part: Part, sizes: U16) -> Edit:
-        """What changes a part's packets where they lie."""
-
-        def edit(data: U8, places: I64, rows: I64) -> None:
-            caplen = sizes[rows].astype(np.uint32)
+            caplen = piece[rows].astype(np.uint32)
             nothing = np.zeros(len(rows), np.int64)
             link = self.capture.link
-            packets = Batch(data, places, caplen, caplen, nothing, link, part.first)
-            self.choice.edit(packets, part.first + rows)
-
-        return edit
+            batch = Batch(data, places, caplen, caplen, nothing, link, part.first)
+            self.choice.edit(batch, part.first + rows)
+        return data
 
     def _tell(self, progress: Progress | None, done: int) -> None:
         if progress is not None:
             progress("copying", done, self.capture.size)
-
-
-def _room(size: int) -> U8:
-    """Memory of this thread's own; what was there before is overwritten."""
-    room: U8 | None = getattr(_own, "room", None)
-    if room is None or len(room) < size:
-        room = _own.room = np.empty(size + size // 4, np.uint8)
-    return room[:size]

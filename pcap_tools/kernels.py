@@ -47,6 +47,7 @@ __all__ = [
     "load32",
     "load64",
     "load_u8",
+    "move_bytes",
     "on_missing",
     "prefetch",
     "store16",
@@ -228,12 +229,12 @@ swap32 = _swapper(32)
 swap64 = _swapper(64)
 
 
-def _copier() -> Any:
+def _copier(how: Callable[..., Any]) -> Any:
     @intrinsic
     def copy(typing: Any, target: Any, source: Any, size: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             byte = ir.IntType(8).as_pointer()
-            cgutils.raw_memcpy(  # type: ignore[no-untyped-call]
+            how(
                 builder,
                 builder.inttoptr(args[0], byte),
                 builder.inttoptr(args[1], byte),
@@ -299,5 +300,8 @@ def _prefetcher() -> Any:
 prefetch = _prefetcher()
 """Begin to fetch the cache line of an address, which need not be mapped."""
 
-copy_bytes = _copier()
+copy_bytes = _copier(cgutils.raw_memcpy)
 """memcpy(3) between two addresses (target, source, size); the areas do not overlap."""
+
+move_bytes = _copier(cgutils.raw_memmove)
+"""memmove(3) between two addresses (target, source, size)."""

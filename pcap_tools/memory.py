@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Presence", "discard", "distinct", "doubled", "populate", "reserve"]
+__all__ = ["Presence", "distinct", "doubled", "populate", "reserve"]
 
 _HUGE = 1 << 21  # bytes: one transparent huge page (x86-64, arm64 with 4 KiB pages)
 
@@ -55,36 +55,22 @@ def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return kept
 
 
-_POPULATE_READ, _POPULATE_WRITE = 22, 23  # linux/mman.h, since Linux 5.14
+_POPULATE_WRITE = 23  # linux/mman.h, since Linux 5.14
 _STEP = 1 << 21
 _MARGIN = 1 << 22
 _Area = tuple[npt.NDArray[Any], int, int]
 
 
-def populate(begin: int, end: int, *, write: bool = True) -> int:
+def populate(begin: int, end: int) -> int:
     """Make the pages of the addresses [begin, end) present; 0, or an errno.
 
-    EINVAL: the kernel is older. EFAULT: touching them would be SIGBUS (a full disk under a mapped
-    file). Nothing is changed, and other Python threads go on, as they would not under mmap.madvise.
+    EINVAL: the kernel is older. Nothing is changed, and other Python threads go on, as they would
+    not under mmap.madvise.
     """
     page = mmap.PAGESIZE
-    return _advise(
-        begin & -page, -(-end // page) * page, _POPULATE_WRITE if write else _POPULATE_READ
-    )
-
-
-def discard(begin: int, end: int) -> None:
-    """Take the whole pages within the addresses [begin, end) of a mapped file out of this process;
-    the file keeps what is in them."""
-    page = mmap.PAGESIZE
-    begin, end = -(-begin // page) * page, end & -page
-    if begin < end:
-        _advise(begin, end, mmap.MADV_DONTNEED)
-
-
-def _advise(begin: int, end: int, advice: int) -> int:
+    begin, end = begin & -page, -(-end // page) * page
     madvise = _libc().madvise
-    return ctypes.get_errno() if madvise(begin, end - begin, advice) else 0
+    return ctypes.get_errno() if madvise(begin, end - begin, _POPULATE_WRITE) else 0
 
 
 @functools.cache

@@ -15,10 +15,11 @@ from pcap_tools.flowrow import FLOW
 from pcap_tools.flows import FlowTable, FlowTracker
 from pcap_tools.fresh import FreshAddresses
 from pcap_tools.packet import PacketRows, packet_rows
+from pcap_tools.parts import RECORD, close_up
 from pcap_tools.plain import mark_plain
 from pcap_tools.readdress import Readdress
 from pcap_tools.table import write_flows
-from pcap_tools.write import RECORD, PcapWriter
+from pcap_tools.write import PcapWriter
 
 __all__ = ["warm"]
 
@@ -90,9 +91,10 @@ def _rewrite(batch: Batch, rows: PacketRows, table: FlowTable, directory: Path) 
     readdress.collect(batch, rows, table.owner)
     readdress.settle(table, np.ones(5, np.bool_))
     readdress.apply(batch, table.owner, table.direction)
+    keep, room = np.array([True, False]), np.empty(2, np.int64)
+    close_up(batch.data, batch.caplen.astype(np.uint16), keep, room, room.copy())
     with PcapWriter(directory / "out.pcap") as writer:
-        sizes = batch.caplen.astype(np.uint16)
-        writer.write_records(batch.data, sizes, np.ones(2, np.bool_))
+        writer.write(batch)
 
 
 def _frame() -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,29 +14,21 @@ import numpy.typing as npt
 
 from pcap_tools.capture import Batch, link_name
 from pcap_tools.errors import OutputError
-from pcap_tools.kernels import I64, U8, U16, copy_bytes, kernel
+from pcap_tools.kernels import U8
+from pcap_tools.parts import HEADER, RECORD
 from pcap_tools.placed import Placed
 from pcap_tools.records import put_records
 from pcap_tools.sink import DEPTH, open_sink
-from pcap_tools.walk import MAX_PACKET, Word
+from pcap_tools.walk import MAX_PACKET
 
 __all__ = [
-    "HEADER",
-    "RECORD",
     "Buffered",
-    "Edit",
     "PcapWriter",
-    "gather_records",
     "refuse_inputs",
 ]
 
 _BUFFER = 1 << 20  # with less, handing buffers to the writing thread costs more than it brings
 _ALL = np.ones(0, np.bool_)
-HEADER, RECORD = 24, 16
-"""Bytes of a pcap file's header, and of each packet's in it."""
-
-Edit = Callable[[U8, I64, I64], None]
-"""Changes frames in place: memory, the frames' places in it, and their packets' numbers."""
 
 
 class Buffered:
@@ -159,8 +151,8 @@ class PcapWriter(Buffered):
     def place_records(self, packets: int, octets: int) -> Placed | None:
         """Room behind what was written for the records of so many packets and bytes of frames.
 
-        They are then put there by `gather_records`, and count as written. None where an output has
-        no places (see `Sink.place`). Raises OutputError.
+        They count as written. None where an output has no places (see `Sink.place`). Raises
+        OutputError.
         """
         self._flush()
         placed = self._sink.place(HEADER + RECORD * packets + octets)
@@ -169,30 +161,18 @@ class PcapWriter(Buffered):
             self.bytes += octets
         return placed
 
-    def write_records(
-        self,
-        source: U8,
-        sizes: U16,
-        keep: npt.NDArray[np.bool_],
-        edit: Edit | None = None,
-    ) -> None:
-        """Append records as they lie in `source`: the header and `sizes[i]` bytes of each packet.
-
-        `source` begins with a record in this file's own format, and has them all. `edit` gets
-        those where `keep` is true, in the writer's memory, and their numbers.
-        """
-        rows, places = np.empty(len(sizes), np.int64), np.empty(len(sizes), np.int64)
-        start, at = 0, 0
-        while start < len(sizes):
-            start, at, self._fill, packets, octets = gather_records(
-                source, at, sizes, keep, start, self._buffers[0], self._fill, rows, places
-            )
-            self.packets += packets
-            self.bytes += octets
-            if edit is not None and packets:
-                edit(self._buffers[0], places[:packets], rows[:packets])
-            if start < len(sizes):
+    def write_records(self, records: U8, packets: int) -> None:
+        """Append whole records in this file's own format, as they are."""
+        start = 0
+        while start < len(records):
+            piece = records[start : start + len(self._buffers[0]) - self._fill]
+            self._buffers[0][self._fill : self._fill + len(piece)] = piece
+            self._fill += len(piece)
+            start += len(piece)
+            if start < len(records):
                 self._flush()
+        self.packets += packets
+        self.bytes += len(records) - RECORD * packets
 
 
 def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:
@@ -203,45 +183,3 @@ def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:
     for path in inputs:
         if str(path) != "-" and Path(path).exists() and output.samefile(path):
             raise OutputError(f"{output}: is also an input; give another output")
-
-
-@kernel
-def gather_records(
-    source: U8,
-    at: Word,
-    sizes: U16,
-    keep: npt.NDArray[np.bool_],
-    start: int,
-    out: U8,
-    fill: Word,
-    rows: I64,
-    places: I64,
-) -> tuple[int, int, int, int, int]:
-    """Append whole records to out[fill:] until it is full, from source[at:] on.
-
-    Next packet and its place in `source`, fill, packets, bytes; `rows` and `places` get the
-    packets' numbers and their frames' places in `out`.
-    """
-    origin = np.int64(source.ctypes.data)
-    target = np.int64(out.ctypes.data)
-    packets = 0
-    octets: Word = 0
-    run: Word = 0  # bytes before `at` and before `fill` that are still to be copied
-    for i in range(start, len(sizes)):
-        size = np.int64(sizes[i])
-        if keep[i]:
-            if fill + 16 + size > len(out):
-                copy_bytes(target + fill - run, origin + at - run, run)
-                return i, at, fill, packets, octets
-            rows[packets] = i
-            places[packets] = fill + 16
-            run += 16 + size
-            fill += 16 + size
-            packets += 1
-            octets += size
-        elif run:
-            copy_bytes(target + fill - run, origin + at - run, run)
-            run = 0
-        at += 16 + size
-    copy_bytes(target + fill - run, origin + at - run, run)
-    return len(sizes), at, fill, packets, octets

@@ -33,7 +33,8 @@ from lab.host import Host
 from lab.inventory import GeneratorSpec
 from lab.shipping import ship_file
 from pcap_tools.capture import open_capture
-from pcap_tools.write import HEADER, RECORD, PcapWriter
+from pcap_tools.parts import HEADER, RECORD
+from pcap_tools.write import PcapWriter
 
 __all__ = ["Push", "check_push", "plan_push"]
 
