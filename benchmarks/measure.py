@@ -165,11 +165,15 @@ def run(command: Command) -> Run:
 
 
 def compare(commands: Sequence[Command], runs: int, warm: Command | None = None) -> Results:
-    """Every command `runs` times in turn; `warm` (by default the first) once before, uncounted."""
+    """Every command `runs` times in turn; `warm` (by default the first) once before, uncounted.
+
+    Every other round goes backwards: who comes after a program that wrote much finds memory that
+    the machine has at hand, and nobody shall always be that one.
+    """
     run(warm or commands[0])
     results = Results({command.name: [] for command in commands})
-    for _ in range(runs):
-        for command in commands:
+    for number in range(runs):
+        for command in commands if number % 2 == 0 else reversed(commands):
             results.runs[command.name].append(run(command))
             command.clear()
     return results
