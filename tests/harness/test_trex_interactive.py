@@ -6,6 +6,8 @@ What the agent prints here was recorded from a TRex v3.08 in software mode.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ from scapy.layers.l2 import Ether
 
 from harness.corpus import describe
 from harness.errors import ConfigError, GeneratorFailed
-from harness.generators.trex._agent import code_of
+from harness.generators.trex._agent import Ended, code_of, watch
 from harness.generators.trex.astf import TrexAstf
 from harness.generators.trex.interactive import TrexInteractive
 from harness.generators.trex.stl import TrexStl, frame
@@ -253,6 +255,27 @@ def test_a_server_that_dies_is_named(tmp_path: Path) -> None:
     rig.server.finish(Exit(None, 9, "killed"))
     with pytest.raises(GeneratorFailed, match=r"was killed by SIGKILL; last: No free hugepages"):
         rig.finish(STARTED)
+
+
+def test_a_request_is_not_broken_off_by_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    class Client:
+        answered = 0
+
+        def is_traffic_active(self) -> bool:
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.answered += 1
+            return True
+
+        def get_stats(self) -> dict[str, Any]:
+            return {}
+
+    client, before = Client(), signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(Ended):
+            watch(client, 60.0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert client.answered == 1
 
 
 def test_an_agent_that_dies_is_named(tmp_path: Path) -> None:

@@ -273,9 +273,17 @@ def numbers(stats: dict[Any, Any]) -> dict[str, Any]:
 
 
 def watch(client: Any, every: float) -> None:
-    """Tell the counters until the traffic has ended."""
+    """Tell the counters until the traffic has ended.
+
+    TERM is heard between the client's requests: one that is broken off leaves its socket unable to
+    send the next, and the ports would not be given back.
+    """
     told = 0.0
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     while client.is_traffic_active():
+        if asked:
+            raise Ended
         if time.monotonic() >= told + every:
             told = time.monotonic()
             say("stats", **numbers(client.get_stats()))
