@@ -171,18 +171,19 @@ class Copying:
         places: I64
         data = records.read(part)
         if keep.all():
-            rows = np.arange(part.count)
+            rows = np.arange(part.first, part.first + part.count)
             places = np.cumsum(piece + np.int64(RECORD), dtype=np.int64) - piece
         else:
             rows, places = np.empty(part.count, np.int64), np.empty(part.count, np.int64)
             count, end = close_up(data, piece, keep, rows, places)
             data, rows, places = data[:end], rows[:count], places[:count]
+            piece = piece[rows]
+            rows += part.first
         if self.choice.edits and len(rows):
-            caplen = piece[rows].astype(np.uint32)
-            nothing = np.zeros(len(rows), np.int64)
-            link = self.capture.link
-            batch = Batch(data, places, caplen, caplen, nothing, link, part.first)
-            self.choice.edit(batch, part.first + rows)
+            caplen = piece.astype(np.uint32)
+            timeless = np.broadcast_to(np.int64(0), len(rows))
+            batch = Batch(data, places, caplen, caplen, timeless, self.capture.link, part.first)
+            self.choice.edit(batch, rows)
         return data
 
     def _tell(self, progress: Progress | None, done: int) -> None:
