@@ -70,6 +70,8 @@ def merge(directory: Path | str, output: Path | str, window: int = _WINDOW) -> M
     """
     directory, output = Path(directory), Path(output)
     report = _report(directory)
+    if output.parent.resolve() == directory.resolve():
+        raise OutputError(f"{output}: is inside the split itself; give an output elsewhere")
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         with (directory / ORDER_NAME).open("rb") as order, temporary.open("wb", 0) as stream:

@@ -176,10 +176,12 @@ class PcapWriter(Buffered):
 
 
 def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:
-    """Raise OutputError when the output is one of the inputs, by whatever name."""
+    """Raise OutputError when the output is one of the inputs, by whatever name, or no file."""
     output = Path(output)
     if not output.exists():
         return
+    if not output.is_file():
+        raise OutputError(f"{output}: is not a regular file; give a file name")
     for path in inputs:
         if str(path) != "-" and Path(path).exists() and output.samefile(path):
             raise OutputError(f"{output}: is also an input; give another output")
