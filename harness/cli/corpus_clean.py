@@ -159,5 +159,5 @@ def _fresh(remap: bool, key: str | None, home: str | None, iteration: int) -> Fr
     from pcap_tools.fresh import FreshAddresses
     from pcap_tools.space import Space
 
-    space = Space(home=tuple(home.split(","))) if home else Space()
+    space = Space(home=tuple(part.strip() for part in home.split(","))) if home else Space()
     return FreshAddresses(key, space, iteration)
