@@ -242,8 +242,10 @@ def expand(
     if output == STDOUT and sys.stdout.isatty():
         raise OutputError("standard output is a terminal; redirect it or give -o FILE")
     if output != STDOUT:
-        from pcap_tools.write import refuse_inputs  # a stream starts without it
+        # A stream starts without them.
+        from pcap_tools.write import plain_pcap_only, refuse_inputs
 
+        plain_pcap_only(output)
         refuse_inputs(output, paths)
         plan_path = plan_path or Path(f"{output}.plan.json")
     expansion = prepare(paths, options)

@@ -24,6 +24,7 @@ from pcap_tools.walk import MAX_PACKET
 __all__ = [
     "Buffered",
     "PcapWriter",
+    "plain_pcap_only",
     "refuse_inputs",
 ]
 
@@ -185,3 +186,13 @@ def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:
     for path in inputs:
         if str(path) != "-" and Path(path).exists() and output.samefile(path):
             raise OutputError(f"{output}: is also an input; give another output")
+
+
+def plain_pcap_only(output: Path | str) -> None:
+    """Raise OutputError when the name promises what its writer does not make."""
+    suffix = Path(output).suffix.lower()
+    if suffix in (".gz", ".zst", ".lz4", ".bz2", ".xz", ".pcapng", ".ntar"):
+        raise OutputError(
+            f"{output}: only pcap is written here, uncompressed; give OUT.pcap, then `corpus "
+            "convert` makes the other"
+        )

@@ -135,6 +135,17 @@ def test_merge_does_not_write_over_its_own_pieces(tmp_path: Path) -> None:
     assert piece.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["out.pcap.gz", "out.zst", "out.pcapng"])
+def test_a_name_does_not_promise_another_format(tmp_path: Path, name: str) -> None:
+    raw = pcap(tmp_path / "raw.pcap")
+    split(raw, tmp_path / "pieces")
+    with pytest.raises(OutputError, match="only pcap is written here"):
+        expand([raw], str(tmp_path / name), ExpandOptions(key="k", iterations=2))
+    with pytest.raises(OutputError, match="only pcap is written here"):
+        merge(tmp_path / "pieces", tmp_path / name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pieces", "raw.pcap"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_stopped_by_a_signal_nothing_is_left(tmp_path: Path, number: signal.Signals) -> None:
     raw = pcap(tmp_path / "raw.pcap")
