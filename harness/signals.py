@@ -17,11 +17,15 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt inside, in the main thread."""
+    """SIGTERM and SIGHUP raise KeyboardInterrupt inside, in the main thread.
+
+    One that is ignored stays so: `nohup` asked for it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = {n: signal.signal(n, _raise) for n in (signal.SIGTERM, signal.SIGHUP)}
+    heard = (signal.SIGTERM, signal.SIGHUP)
+    old = {n: signal.signal(n, _raise) for n in heard if signal.getsignal(n) != signal.SIG_IGN}
     try:
         yield
     finally:

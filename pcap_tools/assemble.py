@@ -109,9 +109,10 @@ def _sorted(capture: Capture, traits: Traits, scratch: U8, cursor: I64, end: I64
     decode = Decoder()
     table = traits.table
     for batch in capture.batches():
-        if batch.link != capture.link:
+        if batch.link != capture.links[0]:
             raise UnsupportedLink(
-                f"{capture.paths[0]}: link types differ within the capture; split it first"
+                f"{capture.paths[0]}: several link types ({capture.link_text}); "
+                "give captures of one"
             )
         part = slice(batch.first, batch.first + len(batch))
         owner = table.owner[part]

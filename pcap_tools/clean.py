@@ -18,7 +18,7 @@ from pcap_tools.beside import compile_beside
 from pcap_tools.capture import Capture
 from pcap_tools.changes import Changes, change_lines
 from pcap_tools.copying import ByFlow, Copying
-from pcap_tools.errors import EmptyCapture, PcapError
+from pcap_tools.errors import EmptyCapture, OutputError, PcapError
 from pcap_tools.flows import FlowTable
 from pcap_tools.forecast import (
     Forecast,
@@ -161,18 +161,25 @@ def clean(
 
     The output's format follows its name (`pcap_tools.output`). `hygiene` puts the capture right
     first. `fresh` gives the kept packets other addresses, and writes OUT.plan.json.
-    The report goes to `report`, or beside the output as OUT.clean.json. Raises CaptureError for
-    unreadable inputs, EmptyCapture when nothing would be kept, OutputError.
+    The report goes to `report`, or beside the output as OUT.clean.json; "-" is standard output,
+    beside which there is nothing. Raises CaptureError for unreadable inputs, EmptyCapture when
+    nothing would be kept, OutputError.
     """
     policy = policy or Policy()
     output = Path(output)
     compile_beside("track" if fresh is None else "clean")
     with open_prepared(paths, hygiene) as capture:
-        refuse_inputs(output, capture.paths)
+        if str(output) != "-":
+            refuse_inputs(output, capture.paths)
         if fresh is not None and policy.inner:
             raise PcapError(
                 "--remap with --flows-by inner: the flows' addresses are inside the tunnels, and "
                 "both would be mapped as one; clean first, then remap the result"
+            )
+        if fresh is not None and str(output) == "-":
+            raise OutputError(
+                "--remap with -o -: without OUT.plan.json no address can be mapped back; give a "
+                "file, or remap the result"
             )
         readdress = None if fresh is None else Readdress(fresh)
         table = read_table(capture, policy.idle_s, progress, readdress, policy)
@@ -190,13 +197,15 @@ def clean(
             )
         kept = kept_owners(table, policy)
         if readdress is not None:
-            plan = readdress.settle(table, kept)
-            plan.save(output.with_name(f"{output.name}.plan.json"))
+            readdress.settle(table, kept)
             if closing is not None:
                 readdress.apply(closing.packets, closing.owner, closing.direction)
         changes = Changes(closing, policy.checksums == "fix")
         copying = Copying(capture, ByFlow(table, kept, readdress), changes)
         digest = copying.to(output, digest=sha256, progress=progress).digest
+        if readdress is not None:
+            # Not before: the plan of an earlier output belongs to it for as long as that stands.
+            readdress.plan.save(output.with_name(f"{output.name}.plan.json"))
         done = CleanReport(
             inputs=tuple(str(path) for path in capture.paths),
             output=str(output),
@@ -213,8 +222,10 @@ def clean(
             changes=changes.report(table, policy),
             treatment=capture.treatment if isinstance(capture, Prepared) else Treatment(),
         )
-    beside = output.with_name(output.name + ".clean.json") if report is None else Path(report)
-    write_atomically(beside, done.write)
+    if report is None and str(output) != "-":
+        report = output.with_name(output.name + ".clean.json")
+    if report is not None:
+        write_atomically(Path(report), done.write)
     return done
 
 

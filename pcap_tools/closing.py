@@ -26,6 +26,7 @@ from pcap_tools.capture import Batch, Capture
 from pcap_tools.checksum import fold, pseudo_sum, sum_words
 from pcap_tools.connstate import STATES
 from pcap_tools.decode import Decoder
+from pcap_tools.errors import UnsupportedLink
 from pcap_tools.flows import FlowTable
 from pcap_tools.kernels import (
     I32,
@@ -45,6 +46,7 @@ from pcap_tools.kernels import (
 from pcap_tools.linklayer import be16, byte_at
 from pcap_tools.packet import PacketRows, Row
 from pcap_tools.policy import CLOSE, Policy, judge
+from pcap_tools.savefile import Meta
 from pcap_tools.walk import Word
 
 __all__ = ["Closing", "close_flows", "merged"]
@@ -98,8 +100,14 @@ def close_flows(capture: Capture, table: FlowTable, policy: Policy) -> tuple[Flo
     """Close the flows against which nothing speaks but that they are unterminated.
 
     Reads the capture once more. Returns the table with `closed` filled in, by which `judge` keeps
-    those flows, and the packets that end them.
+    those flows, and the packets that end them. Raises UnsupportedLink for several link types.
     """
+    if len(capture.links) > 1:
+        names = ", ".join(str(path) for path in capture.paths)
+        raise UnsupportedLink(
+            f"{names}: several link types ({capture.link_text}), and --close makes frames of one; "
+            "give captures of one link type, or leave --close"
+        )
     flows = _candidates(table, policy)
     slot = np.full(len(table), -1, np.int32)
     slot[flows] = np.arange(len(flows))
@@ -107,8 +115,6 @@ def close_flows(capture: Capture, table: FlowTable, policy: Policy) -> tuple[Flo
     last = np.zeros(len(flows), np.int64)
     decode = Decoder()
     for batch in capture.batches():
-        if batch.link != capture.link:
-            continue
         picked = slice(batch.first, batch.first + len(batch))
         _collect(
             batch.data,
@@ -139,10 +145,13 @@ def merged(
     """
     extra, done = closing.packets, 0
     latest = np.iinfo(np.int64).min
+    interface: I32 | None = None
     for batch, keep in batches:
         if not len(batch):
             yield batch, keep
             continue
+        if batch.meta is not None:
+            interface = batch.meta.interface[-1:].copy()
         clock = np.maximum(np.maximum.accumulate(batch.time_ns), latest)
         latest = int(clock[-1])
         until = done + int(np.searchsorted(extra.time_ns[done:], latest))
@@ -157,6 +166,9 @@ def merged(
         yield batch, keep
     if done < len(extra):
         rest = _slice(extra, done, len(extra))
+        if interface is not None:
+            nothing = np.empty((0, 4), np.int64), np.empty(0, np.uint8)
+            rest = replace(rest, meta=Meta(np.repeat(interface, len(rest)), *nothing))
         yield rest, np.ones(len(rest), np.bool_)
 
 
@@ -215,7 +227,16 @@ def _with(batch: Batch, extra: Batch, place: I64) -> Batch:
         np.insert(batch.time_ns, place, extra.time_ns),
         batch.link,
         batch.first,
+        meta=batch.meta and _meta_with(batch.meta, place),
     )
+
+
+def _meta_with(meta: Meta, place: I64) -> Meta:
+    """With packets at `place` too: of the interface of the packet before, without options."""
+    before = meta.interface[np.maximum(place - 1, 0)]
+    noted = meta.noted.copy()
+    noted[:, 0] += np.searchsorted(place, noted[:, 0], side="right")
+    return Meta(np.insert(meta.interface, place, before), noted, meta.octets)
 
 
 @kernel

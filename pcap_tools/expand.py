@@ -242,10 +242,15 @@ def expand(
     if output == STDOUT and sys.stdout.isatty():
         raise OutputError("standard output is a terminal; redirect it or give -o FILE")
     if output != STDOUT:
-        _refuse_input(paths, Path(output))
+        # A stream starts without them.
+        from pcap_tools.write import plain_pcap_only, refuse_inputs
+
+        plain_pcap_only(output)
+        refuse_inputs(output, paths)
         plan_path = plan_path or Path(f"{output}.plan.json")
     expansion = prepare(paths, options)
-    if plan_path:
+    if plan_path and output == STDOUT:
+        # Beside a file it comes after that: an earlier plan belongs to the output that stands.
         expansion.plan.save(plan_path)
     began = time.perf_counter()
     try:
@@ -258,6 +263,8 @@ def expand(
     timing = expansion.timing
     if packet_bytes != timing.bytes + HEADER * timing.packets:
         raise OutputError(f"{output}: {packet_bytes} bytes written, {timing.bytes} expected")
+    if plan_path and output != STDOUT:
+        expansion.plan.save(plan_path)
     return ExpandReport(
         output=output,
         packets=timing.packets,
@@ -316,13 +323,6 @@ def _write(sink: int, data: memoryview) -> None:
             pause = min(2 * pause, _LONGEST_PAUSE)
             continue
         data = data[written:]
-
-
-def _refuse_input(paths: Sequence[Path | str], output: Path) -> None:
-    for path in paths:
-        both = str(path) != STDOUT and output.exists() and Path(path).exists()
-        if both and output.samefile(path):
-            raise OutputError(f"{output}: is the input; give another -o")
 
 
 @contextlib.contextmanager

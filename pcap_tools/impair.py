@@ -257,9 +257,10 @@ class _Work:
         queue = Queue(self._late, self._plan.jitters)
         capture = self._capture
         for batch in capture.batches():
-            if batch.link != capture.link:
+            if batch.link != capture.links[0]:
                 raise UnsupportedLink(
-                    f"{capture.paths[0]}: link types differ within the capture; split it first"
+                    f"{capture.paths[0]}: several link types ({capture.link_text}); "
+                    "give captures of one"
                 )
             yield queue.push(self._rows(batch), batch.data, int(self._clock[0]))
             if progress is not None:

@@ -32,6 +32,7 @@ from pcap_tools.splitfiles import (
     TABLE_NAME,
 )
 from pcap_tools.walk import U32, Word
+from pcap_tools.write import plain_pcap_only
 
 __all__ = ["MergeReport", "merge"]
 
@@ -70,6 +71,9 @@ def merge(directory: Path | str, output: Path | str, window: int = _WINDOW) -> M
     """
     directory, output = Path(directory), Path(output)
     report = _report(directory)
+    plain_pcap_only(output)
+    if output.parent.resolve() == directory.resolve():
+        raise OutputError(f"{output}: is inside the split itself; give an output elsewhere")
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         with (directory / ORDER_NAME).open("rb") as order, temporary.open("wb", 0) as stream:

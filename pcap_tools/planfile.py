@@ -90,9 +90,10 @@ def save(plan: AddressPlan, path: Path) -> None:
         temporary.write_bytes(b"{\n" + b",\n".join(lines) + b"\n}\n")
         temporary.replace(path)
     except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from None
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: {error.strerror}") from None
 
 
 def load(path: Path) -> AddressPlan:

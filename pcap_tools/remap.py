@@ -338,5 +338,6 @@ def write_mapping(plan: AddressPlan, iteration: int, path: Path) -> None:
                 writer.writerow([original, mapped, classes.get(original, "kept")])
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

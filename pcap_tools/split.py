@@ -162,7 +162,7 @@ def _read(capture: Capture, idle_s: float, progress: Progress | None) -> tuple[F
     decode, tracker = Decoder(), FlowTracker(idle_s)
     caplen = np.empty(1 << 16, np.uint32)
     for batch in capture.batches():
-        if batch.link != capture.link:
+        if batch.link != capture.links[0]:
             raise UnsupportedLink(
                 f"{capture.paths[0]}: packet {batch.first}: link types differ, and a flow's file "
                 "has one; split the capture by interface first"

@@ -24,6 +24,7 @@ from pcap_tools.walk import MAX_PACKET
 __all__ = [
     "Buffered",
     "PcapWriter",
+    "plain_pcap_only",
     "refuse_inputs",
 ]
 
@@ -176,10 +177,22 @@ class PcapWriter(Buffered):
 
 
 def refuse_inputs(output: Path | str, inputs: Sequence[Path | str]) -> None:
-    """Raise OutputError when the output is one of the inputs, by whatever name."""
+    """Raise OutputError when the output is one of the inputs, by whatever name, or no file."""
     output = Path(output)
     if not output.exists():
         return
+    if not output.is_file():
+        raise OutputError(f"{output}: is not a regular file; give a file name")
     for path in inputs:
         if str(path) != "-" and Path(path).exists() and output.samefile(path):
             raise OutputError(f"{output}: is also an input; give another output")
+
+
+def plain_pcap_only(output: Path | str) -> None:
+    """Raise OutputError when the name promises what its writer does not make."""
+    suffix = Path(output).suffix.lower()
+    if suffix in (".gz", ".zst", ".lz4", ".bz2", ".xz", ".pcapng", ".ntar"):
+        raise OutputError(
+            f"{output}: only pcap is written here, uncompressed; give OUT.pcap, then `corpus "
+            "convert` makes the other"
+        )

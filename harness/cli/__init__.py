@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from harness.errors import HarnessError
+from harness.signals import interruptible
 from lab.errors import LabError
 from pcap_tools.errors import PcapError
 
@@ -117,7 +118,8 @@ def main() -> None:
     _start_lightly()
     try:
         _register()
-        status = _run(arguments)
+        with interruptible():
+            status = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output is gone; nothing may be flushed to it at exit.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,12 +58,16 @@ def clean(
         typer.Option(
             "-o",
             "--output",
+            metavar="OUT|-",
             help="The cleaned capture: .pcap or .pcapng, and .gz, .zst or .lz4 to compress.",
         ),
     ],
     report: Annotated[
         Path | None,
-        typer.Option("--report", help="Where the report goes; OUT.clean.json by default."),
+        typer.Option(
+            "--report",
+            help="Where the report goes; by default OUT.clean.json (with -o -: nowhere).",
+        ),
     ] = None,
     keep: Keep = None,
     drop: Drop = None,
@@ -111,8 +117,12 @@ def clean(
     policy = replace(policy_of(keep, drop, edge, idle, flows_by, checksums), close=close)
     hygiene = hygiene_of(dedup, dedup_window, sort, resegment, snapped, zero_time)
     fresh = _fresh(remap, key, home, iteration)
-    plan = Path(f"{output}.plan.json") if fresh else None
-    check_outputs([output, report or Path(f"{output}.clean.json"), plan], inputs)
+    streamed = str(output) == "-"
+    if not streamed:
+        plan = Path(f"{output}.plan.json") if fresh else None
+        check_outputs([output, report or Path(f"{output}.clean.json"), plan], inputs)
+    else:
+        check_outputs([report], inputs)
     with progress() as tell:
         done = strip(
             inputs,
@@ -124,15 +134,16 @@ def clean(
             sha256=sha256,
             progress=tell,
         )
-    if as_json:
-        print(json.dumps(done.as_json(), indent=1))
-        return
-    print_forecast(done.result, "dropped")
-    for line in [*done.treatment.lines(), *change_lines(done.changes)]:
-        print(line)
-    print(f"{done.output}: {done.result.kept}")
-    if done.sha256:
-        print(f"sha256 {done.sha256}")
+    with redirect_stdout(sys.stderr if streamed else sys.stdout):
+        if as_json:
+            print(json.dumps(done.as_json(), indent=1))
+            return
+        print_forecast(done.result, "dropped")
+        for line in [*done.treatment.lines(), *change_lines(done.changes)]:
+            print(line)
+        print(f"{done.output}: {done.result.kept}")
+        if done.sha256:
+            print(f"sha256 {done.sha256}")
     print_ignored(done.ignored_bytes)
 
 
@@ -148,5 +159,5 @@ def _fresh(remap: bool, key: str | None, home: str | None, iteration: int) -> Fr
     from pcap_tools.fresh import FreshAddresses
     from pcap_tools.space import Space
 
-    space = Space(home=tuple(home.split(","))) if home else Space()
+    space = Space(home=tuple(part.strip() for part in home.split(","))) if home else Space()
     return FreshAddresses(key, space, iteration)

@@ -62,7 +62,7 @@ def convert_command(
     from harness.errors import ConfigError
     from pcap_tools.convert import convert
 
-    check_outputs([output], inputs)
+    check_outputs([output], inputs, stdout=True)
     if comments not in ("keep", "drop"):
         raise ConfigError(f"--comments {comments}: give keep or drop")
     hygiene = hygiene_of(dedup, window, sort, resegment, snapped, zero_time)

@@ -9,11 +9,14 @@ from pathlib import Path
 __all__ = ["check_outputs"]
 
 
-def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | str]) -> None:
+def check_outputs(
+    outputs: Iterable[Path | None], inputs: Iterable[Path | str], *, stdout: bool = False
+) -> None:
     """Raise OutputError when an output cannot be a file, or is an input or another output, and
     when an input is given twice.
 
-    None (an output that was not asked for) and "-" (a standard stream) are passed over.
+    None (an output that was not asked for) is passed over, and so is "-" where the command can
+    write to standard output; elsewhere it would become a file of that name.
     """
     from pcap_tools.errors import OutputError
 
@@ -23,8 +26,12 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | str]) 
             raise OutputError(f"{path}: is given twice; its packets would be counted twice")
     seen: list[Path] = []
     for output in outputs:
-        if output is None or str(output) == "-":
+        if output is None:
             continue
+        if str(output) == "-":
+            if stdout:
+                continue
+            raise OutputError("-: standard output cannot hold this; give a file name")
         if problem := _problem(output):
             raise OutputError(f"{output}: cannot be written: {problem}")
         if any(_same(output, path) for path in read):
@@ -38,6 +45,9 @@ def _problem(output: Path) -> str | None:
     parent = output.parent
     if output.is_dir():
         return "it is a directory; give a file name"
+    if _is_device(output):
+        # It would be replaced by a file, and /dev/null be gone from the machine.
+        return "it is a device or a pipe; give a file name"
     if not parent.exists():
         return f"there is no directory {parent}; make it first"
     if not parent.is_dir():
@@ -45,6 +55,12 @@ def _problem(output: Path) -> str | None:
     if not os.access(parent, os.W_OK | os.X_OK):
         return f"no permission to write in {parent}; give another path"
     return None
+
+
+def _is_device(output: Path) -> bool:
+    if output.is_symlink() and str(output.parent.resolve()).startswith(("/dev", "/proc")):
+        return True  # /dev/stdout, which may stand for a file just now
+    return output.exists() and not output.is_file()
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -24,7 +24,7 @@ from pcap_tools.clean import CleanReport, clean
 from pcap_tools.closing import Closing, close_flows
 from pcap_tools.closing import merged as with_closing
 from pcap_tools.connstate import STATES
-from pcap_tools.errors import EmptyCapture
+from pcap_tools.errors import EmptyCapture, UnsupportedLink
 from pcap_tools.flows import flow_table
 from pcap_tools.policy import DEFAULT_DROP, Policy
 
@@ -198,6 +198,30 @@ def test_closing_packets_say_whose_they_are(tmp_path: Path) -> None:
     )
     for at, port in zip(closing.packets.offset, ports, strict=True):
         assert int.from_bytes(closing.packets.data[at + 34 : at + 36].tobytes(), "big") == port
+
+
+def test_comments_of_the_packets_around_stay(tmp_path: Path) -> None:
+    talks = [Talk(sport=4000 + n, start=T0 + n * 3 * MS).open().talk() for n in range(6)]
+    raw = write_pcap(tmp_path / "raw.pcap", merged(*talks))
+    count = sum(len(talk.frames) for talk in talks)
+    noted = [option for n in range(1, count + 1) for option in ("-a", f"{n}:frame {n}")]
+    subprocess.run(["editcap", "-F", "pcapng", *noted, raw, tmp_path / "raw.pcapng"], check=True)
+    fields = ("frame.time_epoch", "tcp.srcport", "tcp.seq_raw", "tcp.flags", "frame.comment")
+    before = tshark(tmp_path / "raw.pcapng", *fields)
+    clean(tmp_path / "raw.pcapng", tmp_path / "out.pcapng", FIN)
+    after = tshark(tmp_path / "out.pcapng", *fields)
+    assert [row for row in after if row[-1]] == before and len(before) == count
+    assert len(after) == count + 3 * len(talks)
+    facts = subprocess.run(["capinfos", tmp_path / "out.pcapng"], capture_output=True, check=True)
+    assert b"Interface #0" in facts.stdout and b"Interface #1" not in facts.stdout
+
+
+def test_several_link_types_are_refused_as_such(tmp_path: Path) -> None:
+    frames = Talk().open().talk().frames
+    a = write_pcap(tmp_path / "a.pcap", frames)
+    b = write_pcap(tmp_path / "b.pcap", [(t, f[14:]) for t, f in frames], link=101)
+    with pytest.raises(UnsupportedLink, match=r"Ethernet, raw IP\), and --close makes frames of"):
+        clean([a, b], tmp_path / "out.pcapng", FIN)
 
 
 def batches_of(times: list[int], size: int) -> list[tuple[Batch, npt.NDArray[np.bool_]]]:

@@ -54,6 +54,24 @@ def test_the_parts_are_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert b"".join(reversed(backwards)) == path.read_bytes()[HEADER:]
 
 
+def test_a_part_of_large_packets_among_small_ones_is_not_large(tmp_path: Path) -> None:
+    small, large = np.full(60_000, 60, np.uint16), np.full(500, 65_000, np.uint16)
+    sizes = np.concatenate([small, large, small])
+    path = tmp_path / "in.pcap"
+    head = struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    path.write_bytes(
+        head + b"".join(struct.pack("=IIII", 1, 0, n, n) + bytes(n) for n in sizes.tolist())
+    )
+    with open_capture([path]) as opened:
+        assert opened.plain is not None
+        found = list(Parts(opened.plain, sizes))
+    assert max(part.end - part.begin for part in found) <= 8 << 20
+    ends = np.cumsum([part.count for part in found])
+    assert [part.first for part in found] == [0, *ends[:-1]] and ends[-1] == len(sizes)
+    assert [part.begin for part in found] == [HEADER, *(part.end for part in found[:-1])]
+    assert found[-1].end == path.stat().st_size
+
+
 def test_a_file_cut_short_meanwhile_is_said(tmp_path: Path) -> None:
     path = capture(tmp_path / "in.pcap", 20)
     sizes = np.array([60 + n for n in range(20)], np.uint16)
