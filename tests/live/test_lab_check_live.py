@@ -151,7 +151,7 @@ def test_packets_and_captures_that_are_not_ours_are_found(lab: Lab) -> None:
     into = ("ip", "netns", "exec")
     talker = subprocess.Popen([*into, lab.generator, sys.executable, "-c", TALK])
     dump = subprocess.Popen(
-        [*into, lab.sensor, "tcpdump", "-i", "rx0", "-w", "/dev/null"],
+        [*into, lab.sensor, "tcpdump", "-i", "rx0", "-Z", "root", "-w", "/dev/null"],
         stderr=subprocess.PIPE,
         text=True,
     )
