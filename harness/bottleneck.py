@@ -14,9 +14,11 @@ it sent. Several can be true at once: all are named, the one that cost most pack
 
 from __future__ import annotations
 
-from harness.budget import workers_of
+from dataclasses import replace
+
+from harness.budget import polls, workers_of
 from harness.ledger import UNCOUNTED
-from harness.ledger_software import MEMORY, grown
+from harness.ledger_software import MEMORY, grown, unwritten
 from harness.model import Ledger
 from harness.model_ledger import Bottleneck, Evidence, Kind, Verdict, WorkerBudget
 from harness.results import Trial
@@ -77,12 +79,16 @@ def _generator(trial: Trial) -> list[Bottleneck]:
     sent, schedule = trial.sent, trial.schedule
     if sent is None or not schedule.seconds or not sent.seconds:
         return []
-    asked, rate = schedule.packets / schedule.seconds, sent.packets / sent.seconds
-    if rate >= _SENT_SHARE * asked and sent.packets >= _SENT_SHARE * schedule.packets:
+    # Where nobody can foretell the packets, flows are what was asked (as in the gate).
+    by_flows = bool(schedule.settings.get("packets_are_estimates"))
+    meant, did = (schedule.flows, sent.flows) if by_flows else (schedule.packets, sent.packets)
+    asked, rate = meant / schedule.seconds, did / sent.seconds
+    if rate >= _SENT_SHARE * asked and (by_flows or did >= _SENT_SHARE * meant):
         return []
+    unit = "flows/s" if by_flows else "packets/s"
     evidence = [
-        Evidence("packets/s asked", asked, "schedule"),
-        Evidence("packets/s sent", rate, "generator"),
+        Evidence(f"{unit} asked", asked, "schedule"),
+        Evidence(f"{unit} sent", rate, "generator"),
     ]
     refused = {
         name: n
@@ -146,13 +152,13 @@ def _drops(trial: Trial, workers: tuple[WorkerBudget, ...]) -> dict[str, int]:
     """Packets dropped by worker, where the sensor counts them so and they are all of them."""
     raw = trial.after.raw if trial.after is not None else {}
     first = trial.before.raw if trial.before is not None else {}
-    found = {}
+    found, known = {}, False
     for worker in workers:
         name = f"threads.{worker.name}.capture.kernel_drops"
-        if name not in raw:
-            return {}
-        found[worker.name] = int(raw[name] - first.get(name, 0))
-    return found
+        known = known or name in raw
+        # Suricata may leave a counter out that never moved (null-values).
+        found[worker.name] = int(raw.get(name, 0) - first.get(name, 0))
+    return found if known else {}
 
 
 def _cause(worker: WorkerBudget) -> str:
@@ -170,11 +176,13 @@ def _ring(trial: Trial, workers: tuple[WorkerBudget, ...]) -> list[Bottleneck]:
     if total <= allowed:
         return []
     if not workers or all(_cause(w) == "unknown" for w in workers):
-        return [_place("unknown", "ring overflowed; CPU of the workers not read", total, "ledger")]
+        why = "CPU of the workers not read"
+        if trial.after is not None and polls(trial.after):
+            why = "its workers poll, so their CPU time tells no cause"
+        return [_place("unknown", f"ring overflowed; {why}", total, "ledger")]
     drops = _drops(trial, workers)
-    if not drops:  # not known by worker: those that were held up or busy are to blame
-        guilty = [w for w in workers if _cause(w) in ("disk", "busy")] or list(workers)
-        drops = {w.name: total // len(guilty) for w in guilty}
+    if not drops:
+        return _undivided(workers, total)
     by_cause: dict[str, list[WorkerBudget]] = {}
     for worker in workers:
         if drops.get(worker.name, 0) > 0:
@@ -187,11 +195,26 @@ def _ring(trial: Trial, workers: tuple[WorkerBudget, ...]) -> list[Bottleneck]:
     return found or [_place("unknown", "ring overflowed", total, "ledger")]
 
 
+def _undivided(workers: tuple[WorkerBudget, ...], total: int) -> list[Bottleneck]:
+    """Drops not known by worker: those that were held up or busy are to blame. How the packets are
+    divided between several causes, nobody has counted."""
+    guilty = [w for w in workers if _cause(w) in ("disk", "busy")] or list(workers)
+    by_cause: dict[str, list[WorkerBudget]] = {}
+    for worker in guilty:
+        by_cause.setdefault(_cause(worker), []).append(worker)
+    found = [_blame(c, some, workers, total, "all workers") for c, some in by_cause.items()]
+    return found if len(found) == 1 else [replace(one, packets=None) for one in found]
+
+
 def _blame(
-    cause: str, some: list[WorkerBudget], workers: tuple[WorkerBudget, ...], lost: int
+    cause: str,
+    some: list[WorkerBudget],
+    workers: tuple[WorkerBudget, ...],
+    lost: int,
+    whose: str = "by worker",
 ) -> Bottleneck:
     names = ", ".join(w.name for w in some)
-    evidence = [Evidence("packets dropped in the ring", lost, "capture method, by worker")]
+    evidence = [Evidence("packets dropped in the ring", lost, f"capture method, {whose}")]
     for w in some:
         if w.busiest is not None:
             what = f"{w.name}: share of its busiest second it was runnable"
@@ -254,7 +277,9 @@ def _output(trial: Trial, workers: tuple[WorkerBudget, ...]) -> list[Bottleneck]
     """Signs of a slow or full disk that are not loss in the ring."""
     evidence: list[Evidence] = []
     alerts = trial.alert_ledger
-    if alerts is not None and (alerts.unwritten or 0) > 0:
+    exact = trial.after is not None and trial.after.exact
+    lossy = alerts is not None and unwritten(alerts, exact) > 0
+    if alerts is not None and lossy:
         what = "alerts counted by the sensor and missing in its output"
         evidence.append(Evidence(what, alerts.unwritten or 0, "sensor, output"))
     host = trial.host
@@ -269,7 +294,6 @@ def _output(trial: Trial, workers: tuple[WorkerBudget, ...]) -> list[Bottleneck]
             evidence.append(Evidence("seconds a write took at worst", slow, "sampler"))
     if not evidence:
         return []
-    lossy = alerts is not None and (alerts.unwritten or 0) > 0
     detail = "the output lost alerts" if lossy else "busy, and slow to write"
     return [Bottleneck("disk", detail, None, tuple(evidence))]
 

@@ -4,6 +4,9 @@ At N packets/s there are 1/N s for each. A worker that gets a share of the packe
 for one of its own; what it spent is its CPU time over the packets it decoded. Where the spent time
 reaches the budget, the next packet finds the worker busy, and the ring fills.
 
+Workers that poll without ever sleeping (DPDK) use all of their time with or without packets: what
+they spent on one is not observable, nor whether they had time to spare.
+
 CPU time by worker comes from the sampler on the sensor's host, or from the sensor driver's own
 ("probebench.worker.<name>.…" in `Counters.raw`), which is read over the loaded time alone.
 """
@@ -17,7 +20,7 @@ from harness.model_host import HostTrial
 from harness.model_ledger import TimeBudget, WorkerBudget
 from harness.results import Trial
 
-__all__ = ["time_budget", "workers_of"]
+__all__ = ["polls", "time_budget", "workers_of"]
 
 _WORKS = 0.05  # share of a core from which a thread of a sensor without named workers is one
 
@@ -27,6 +30,11 @@ def _grown(trial: Trial, name: str) -> float | None:
     if after is None or name not in after.raw:
         return None
     return after.raw[name] - (before.raw.get(name, 0.0) if before is not None else 0.0)
+
+
+def polls(counters: Counters) -> bool:
+    """Whether the sensor's workers never sleep."""
+    return counters.raw.get("probebench.busy_polling", 0.0) > 0
 
 
 def _threads(host: HostTrial | None) -> dict[str, float]:
@@ -61,6 +69,8 @@ def workers_of(trial: Trial) -> tuple[WorkerBudget, ...]:
         return ()
     packets = _decoded(trial.before, trial.after)
     cpu, peaks = _threads(trial.host), _peaks(trial.host)
+    if polls(trial.after):
+        cpu, peaks = {}, {}
     seconds = trial.host.seconds if trial.host is not None else None
     if not packets and seconds:
         packets = {name: 0 for name, used in cpu.items() if used / seconds >= _WORKS}
@@ -73,6 +83,8 @@ def _worker(
     arrived = _grown(trial, f"threads.{name}.capture.kernel_packets")
     own = {key: _grown(trial, f"probebench.worker.{name}.{key}") for key in ("cpu_s", "awake_s")}
     raw = trial.after.raw if trial.after is not None else {}
+    if trial.after is not None and polls(trial.after):
+        own, raw = dict.fromkeys(own), {}
     spent = own["cpu_s"] if own["cpu_s"] is not None else _of(name, cpu)
     known = [
         share
@@ -104,7 +116,9 @@ def time_budget(trial: Trial) -> TimeBudget | None:
     used = [w.cpu_s for w in workers if w.cpu_s is not None]
     spent: float | None = None
     source = "CPU time of the workers was not read"
-    if workers and len(used) == len(workers) and decoded:
+    if trial.after is not None and polls(trial.after):
+        source = "its workers poll: their CPU time is not spent on packets alone"
+    elif workers and len(used) == len(workers) and decoded:
         spent, source = 1e6 * sum(used) / decoded, "CPU time of the workers"
     elif trial.sensor_cpu_s is not None and trial.ledger and trial.ledger.analysed:
         spent = 1e6 * trial.sensor_cpu_s / trial.ledger.analysed

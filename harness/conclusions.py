@@ -26,7 +26,7 @@ def conclude(
     """
     if trial.failure is not None or trial.sent is None or trial.after is None:
         return trial
-    before = trial.before or _NOTHING
+    before = _begin(trial)
     offered = trial.schedule.flows
     if reference_flows is not None and trial.method != "raw-loop":
         offered = reference_flows * trial.schedule.iterations
@@ -38,3 +38,11 @@ def conclude(
     balance = trial.balance or measured_balance(trial, predict)
     trial = replace(trial, flow_ledger=flows, alert_ledger=alerts, budget=budget, balance=balance)
     return trial if trial.bottleneck is not None else replace(trial, bottleneck=judge(trial))
+
+
+def _begin(trial: Trial) -> Counters:
+    """The first counts. A sensor started for the trial began at zero, whether it said so or not."""
+    before = trial.before or _NOTHING
+    if trial.state == "observed":
+        return before
+    return replace(before, flows=before.flows or 0, alerts=before.alerts or 0)

@@ -87,12 +87,16 @@ def _sampler_cost(trial: Trial, context: Context) -> Finding | None:
     if host is None or host.sampler_cpu_s is None or not host.seconds:
         return None
     share = host.sampler_cpu_s / host.seconds
+    text = f"{host.sampler_cpu_s:.2f} s of CPU in {host.seconds:.1f} s"
+    raw = trial.after.raw if trial.after is not None else {}
+    if span := raw.get("probebench.sampler_s", 0.0):  # the sensor driver's own agent
+        own = raw["probebench.sampler_cpu_s"]
+        share += own / span
+        text += f", and {own:.2f} s in {span:.1f} s for the sensor's agent"
     if share <= _SAMPLER_SHARE:
         return None
-    return Finding(
-        f"{host.sampler_cpu_s:.2f} s of CPU in {host.seconds:.1f} s: {100 * share:.1f} % of a core",
-        {"cpu_s": host.sampler_cpu_s, "share": share},
-    )
+    numbers = {"cpu_s": host.sampler_cpu_s, "share": share}
+    return Finding(f"{text}: {100 * share:.1f} % of a core", numbers)
 
 
 @gate(

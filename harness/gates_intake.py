@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.gate import Context, Finding, gate
+from harness.ledger_software import increase
 from harness.results import Trial
 
 __all__: list[str] = []
@@ -38,9 +39,11 @@ def _intake_lost(trial: Trial, context: Context) -> Finding | None:
 )
 def _alerts_missing(trial: Trial, context: Context) -> Finding | None:
     after, before = trial.after, trial.before
-    if after is None or after.alerts is None or "intake.alerts" not in after.raw:
+    if after is None or before is None or "intake.alerts" not in after.raw:
         return None
-    raised = after.alerts - ((before.alerts or 0) if before is not None else 0)
+    raised = increase(before.alerts, after.alerts)
+    if raised is None:
+        return None
     arrived = after.raw["intake.alerts"]
     if arrived >= raised:
         return None

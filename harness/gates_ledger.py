@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.gate import Context, Finding, gate
+from harness.ledger_software import unwritten
 from harness.results import Trial
 
 __all__: list[str] = []
@@ -86,10 +87,8 @@ def _bytes_open(trial: Trial, context: Context) -> Finding | None:
 )
 def _alerts_unwritten(trial: Trial, context: Context) -> Finding | None:
     found = trial.alert_ledger
-    if found is None or not found.unwritten or found.counted is None:
-        return None
     exact = trial.after is not None and trial.after.exact
-    if not exact and abs(found.unwritten) <= 1e-3 * found.counted:
+    if found is None or found.counted is None or not unwritten(found, exact):
         return None
     return Finding(
         f"the sensor counts {found.counted:,} alerts, its output has {found.raised:,}",

@@ -45,7 +45,8 @@ def _generator_limited(trial: Trial, context: Context) -> Finding | None:
 
 def _too_few_flows(sent: Sent, schedule: Schedule) -> Finding | None:
     """For generators that open flows at a rate, and whose packets nobody can foretell."""
-    rate, asked = sent.flows / sent.seconds, schedule.flows / schedule.seconds
+    rate = sent.flows / sent.seconds if sent.seconds else 0.0
+    asked = schedule.flows / schedule.seconds if schedule.seconds else schedule.flows_per_s
     if rate >= _SENT_SHARE * asked:
         return None
     return Finding(

@@ -158,9 +158,9 @@ def build(
     `nic` is the difference of the sensor's interface counters over the trial (None when they could
     not be read), `port` that of the transmitting interfaces, `host` what the sampler read on the
     sensor's host, `before` and `after` the sensor's own counters, `max_frame` the corpus's largest
-    frame in bytes. Where the sensor cannot tell what it analysed, the account ends at its
-    interface, or where that cannot be read either, at the packets it says it received:
-    `unexplained` is then offered minus everything known up to there.
+    frame in bytes. Where the sensor cannot tell what it analysed, the account ends at the packets
+    it says it received, or where it does not tell that either, at its interface: `unexplained` is
+    then offered minus everything known up to there.
     """
     offered = sent.packets
     unseen = "counters of the sensor's interface"
@@ -192,10 +192,10 @@ def build(
     known = sum(part or 0 for part in (before_nic, front[2].packets, kernel, software))
     if analysed is not None:
         known += analysed
+    elif received is not None:  # its own count goes further than the interface's
+        known += received - (ring or 0)
     elif nic is not None:
         known += nic.rx_packets - (kernel or 0) - (software or 0)
-    elif received is not None:
-        known += received - (kernel or 0)
     else:
         known = offered
     gone = [*front, *middle, Stage("undecoded", undecoded, "received - dropped - decoded")]

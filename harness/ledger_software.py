@@ -25,7 +25,16 @@ from harness.model import Counters, Detection
 from harness.model_flows import FlowRecords
 from harness.model_ledger import AlertLedger, FlowLedger, Stage, StageEvent
 
-__all__ = ["MEMORY", "alert_ledger", "decoded_stages", "events", "flow_ledger", "grown"]
+__all__ = [
+    "MEMORY",
+    "alert_ledger",
+    "decoded_stages",
+    "events",
+    "flow_ledger",
+    "grown",
+    "increase",
+    "unwritten",
+]
 
 MEMORY = (
     "flow.memcap",
@@ -46,6 +55,7 @@ MEMORY = (
 )
 """Counters that grow when the sensor has no memory left, or is not allowed more."""
 
+_LATE_ALERTS = 1e-3
 _STREAM = ("tcp.invalid_checksum", "tcp.ssn_memcap_drop", "tcp.segment_memcap_drop")
 
 _EVENTS: dict[str, tuple[str, str]] = {
@@ -73,6 +83,12 @@ _EVENTS: dict[str, tuple[str, str]] = {
 _POLICIES = ("exception_policy.", "app_layer.error.", "ips.drop_reason.")
 
 
+def increase(before: int | None, after: int | None) -> int | None:
+    """What was counted in the trial; None without both counts: a sensor that ran before has more
+    on its counter than the trial's."""
+    return None if before is None or after is None else after - before
+
+
 def grown(before: Counters, after: Counters) -> dict[str, int]:
     """Growth of every raw counter that grew in the trial."""
     first = before.raw
@@ -85,9 +101,10 @@ def decoded_stages(before: Counters, after: Counters, decoded: int | None) -> tu
     more = grown(before, after)
     left = max(0, decoded or 0)
     invalid: int | None = None
-    if after.invalid is not None and decoded is not None:
-        invalid = min(left, max(0, after.invalid - (before.invalid or 0)))
-        left -= invalid
+    if decoded is not None:
+        invalid = increase(before.invalid, after.invalid)
+        invalid = None if invalid is None else min(left, max(0, invalid))
+        left -= invalid or 0
     stages = [Stage("decoder", invalid, "decoder.invalid")]
     for key, names in (("flow", ("flow.memcap",)), ("stream", _STREAM)):
         knows = decoded is not None and any(
@@ -120,7 +137,7 @@ def flow_ledger(
 ) -> FlowLedger:
     """Flows offered and what became of them; `offered` in the sensor's units where known."""
     more = grown(before, after)
-    seen = None if after.flows is None else after.flows - (before.flows or 0)
+    seen = increase(before.flows, after.flows)
 
     def count(*names: str) -> int | None:
         group = names[0].split(".")[0] + "."
@@ -148,11 +165,20 @@ def flow_ledger(
     )
 
 
+def unwritten(ledger: AlertLedger, exact: bool) -> int:
+    """Alerts that the output lost (negative: too many); 0 where it cannot be told, or where
+    counters that are not `exact` may be that much older than the output."""
+    if not ledger.unwritten or ledger.counted is None:
+        return 0
+    late = not exact and abs(ledger.unwritten) <= _LATE_ALERTS * ledger.counted
+    return 0 if late else ledger.unwritten
+
+
 def alert_ledger(found: Detection, before: Counters, after: Counters) -> AlertLedger:
     """Alerts due, raised and lost."""
     more = grown(before, after)
     knows = any(name.startswith("detect.") for name in after.raw)
-    counted = None if after.alerts is None else after.alerts - (before.alerts or 0)
+    counted = increase(before.alerts, after.alerts)
     return AlertLedger(
         due=found.due,
         detected=found.detected,

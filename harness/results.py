@@ -100,10 +100,18 @@ class Trial:
         share = self.sent.packets / self.schedule.packets
         return asked * share * self.schedule.seconds / self.sent.seconds
 
+    def _counted(self, asked: float, sent: float) -> float | None:
+        """`_achieved`, or what was sent over the time where what was asked is an estimate."""
+        if self.sent is None or not self.sent.seconds:
+            return None
+        if self.schedule.settings.get("packets_are_estimates"):
+            return sent / self.sent.seconds
+        return self._achieved(asked)
+
     @property
     def offered_pps(self) -> float | None:
         """Packets/s really offered while iterations were being started."""
-        return self._achieved(self.schedule.pps)
+        return self._counted(self.schedule.pps, self.sent.packets if self.sent else 0)
 
     @property
     def offered_flows_per_s(self) -> float | None:
@@ -113,18 +121,18 @@ class Trial:
     @property
     def offered_bps(self) -> float | None:
         """Bits/s of frames (without FCS, preamble and gap) really offered."""
-        return self._achieved(self.schedule.bps)
+        return self._counted(self.schedule.bps, 8 * self.sent.bytes if self.sent else 0)
 
     @property
     def offered(self) -> float | None:
         """What was really offered, in the unit of the load's axis."""
-        asked = {
-            "pps": self.schedule.pps,
-            "flows": self.schedule.flows_per_s,
-            "bps": self.schedule.bps,
-            "concurrent": self.schedule.concurrent_flows,
-        }
-        return self._achieved(asked[self.load.axis])
+        if self.load.axis == "concurrent":
+            return self._achieved(self.schedule.concurrent_flows)
+        return {
+            "pps": self.offered_pps,
+            "flows": self.offered_flows_per_s,
+            "bps": self.offered_bps,
+        }[self.load.axis]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as written to `trials.jsonl`."""

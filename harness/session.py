@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.balancing import predictor
+from harness.balancing import Predict, predictor
 from harness.corpus import CorpusFiles, read_corpus
 from harness.errors import ConfigError
 from harness.generators.registry import check_traffic, make_generator
@@ -153,7 +153,7 @@ def open_session(
             progress=progress,
             settle_timeout=profile.settle_timeout,
             co_located=listens is not None and _boot_id(source) == _boot_id(target),
-            predict=predictor(files.capture, plan),
+            predict=_predictor(sensor, files.capture, plan),
             max_frame=corpus.max_frame or None,
             limited=_limited(inventory, reference),
             watch=SampledHost(target, listens, run.path),
@@ -169,6 +169,14 @@ def _must_tell_loss(profile: Profile, sensor: Sensor) -> None:
             f"{sensor.name} has no counter of packets received, dropped or decoded: give "
             "load.values in the profile, or such a counter in sensor.options.counters"
         )
+
+
+def _predictor(sensor: Sensor, capture: Path, plan: AddressPlan) -> Predict | None:
+    """The fanout hash's prediction, for a sensor whose packets that hash divides: for another
+    balancer it would be a number about something else."""
+    if getattr(sensor, "balancer", None) != "af_packet-hash":
+        return None
+    return predictor(capture, plan)
 
 
 def _limited(inventory: Inventory, reference: Reference) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import pandas as pd
 from harness.host_peaks import MIN_INTERVAL_S, intervals
 from harness.host_samples import read_samples
 from harness.model_host import HostReading
-from harness.nic_names import NOT_PACKETS, nic_causes
+from harness.nic_names import nic_causes, packets_lost
 from harness.report.accounts import Accounts
 from harness.report.samples import timeline_frame
 from harness.results import RunDir, Trial
@@ -144,7 +144,7 @@ def _nic(before: HostReading, after: HostReading, seconds: float) -> float | Non
         for key in ("rx_missed_errors", "rx_errors", "rx_dropped")
     )
     causes = nic_causes(before.interface, after.interface)
-    return max(own, sum(n for name, n in causes.items() if name not in NOT_PACKETS) / seconds)
+    return max(own, packets_lost(causes) / seconds)
 
 
 def _threads(trial: Trial, pairs: Sequence[tuple[HostReading, HostReading]]) -> pd.DataFrame:

@@ -81,6 +81,7 @@ class SnortSensor:
             alerts=True,
             exact_totals=True,
         )
+        self.balancer = "af_packet-hash" if self._options.fanout == "hash" else None
         self.cpu_seconds: float | None = None
         self.rules_digest = ""
         self._host = host

@@ -86,6 +86,7 @@ class SuricataSensor:
             alerts=True,
             exact_totals=True,
         )
+        self.balancer = "af_packet-hash" if self._options.capture == "af-packet" else None
         self.cpu_seconds: float | None = None
         # Closed TCP flows are remembered this long: flow-timeouts.tcp.closed of our suricata.yaml,
         # or of the user's, which is asked once it runs.
@@ -240,7 +241,6 @@ class SuricataSensor:
         assert self._process is not None and self._watch is not None
         self._watch.read()
         self.cpu_seconds = self._watch.cpu_seconds
-        sampler = self._watch.own_cpu
         facts = self._watch.facts()
         lived = time.monotonic() - self._started
         exit_ = self._process.stop(_STOP_GRACE_S)
@@ -264,8 +264,6 @@ class SuricataSensor:
                 f"{lived:.0f} s ago: it restarted, or its final record is missing"
             )
         raw = dict(facts)
-        if sampler is not None:
-            raw["probebench.sampler_cpu_s"] = sampler
         counters = self._totals(stats)
         if self._intake is not None:
             raw.update(self._intake.finish(counters.alerts))

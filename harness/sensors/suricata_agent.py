@@ -130,14 +130,18 @@ class Watch:
             return None
         return self._samples[-1].cpu - self._samples[0].cpu
 
-    @property
-    def own_cpu(self) -> float | None:
-        """CPU time of the agent itself."""
-        return self._samples[-1].own_cpu if self._samples else None
-
     def facts(self) -> dict[str, float]:
-        """What the samples say of the workers under load; see `worker_facts`."""
-        return worker_facts(self._samples)
+        """What the samples say of the workers under load (see `worker_facts`), and their cost.
+
+        "probebench.sampler_cpu_s" is the CPU time of the agent itself between the first and the
+        last sample, "probebench.sampler_s" the time between them.
+        """
+        if not self._samples:
+            return {}
+        first, last = self._samples[0], self._samples[-1]
+        cost = {"cpu_s": last.own_cpu - first.own_cpu, "s": last.t - first.t}
+        own = {f"probebench.sampler_{name}": value for name, value in cost.items()}
+        return {**worker_facts(self._samples), **own}
 
     def stop(self) -> None:
         """End the agent; idempotent."""

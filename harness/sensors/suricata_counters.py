@@ -31,6 +31,7 @@ from harness.model import Counters
 from harness.sensors.suricata_options import Capture
 
 __all__ = [
+    "BUSY_POLLING",
     "FORMULAS",
     "Formula",
     "agrees",
@@ -67,6 +68,10 @@ FORMULAS: dict[Capture, Formula] = {
     "af-xdp": Formula("capture.afxdp_packets", "capture.kernel_drops", False, False, False),
     "netmap": Formula("capture.kernel_packets", None, False, False, False),
 }
+
+
+BUSY_POLLING: tuple[Capture, ...] = ("dpdk",)
+"""Modes whose workers never sleep, and whose counters stand while no packet comes."""
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -112,8 +117,8 @@ def _threads(stats: Mapping[str, Any], raw: dict[str, float]) -> dict[str, int]:
     for name, tree in (stats.get("threads") or {}).items():
         if not isinstance(tree, Mapping) or not name.startswith(("W#", "RX#")):
             continue
-        if "decoder" in tree:
-            decoded[name] = int(tree["decoder"].get("pkts", 0))
+        # A worker that got nothing may have no such counter (null-values), and is a worker still.
+        decoded[name] = int(tree.get("decoder", {}).get("pkts", 0))
         raw.update(flatten(tree.get("capture", {}), f"threads.{name}.capture."))
         flow = tree.get("flow")
         if isinstance(flow, Mapping):
@@ -132,6 +137,8 @@ def to_counters(
     capture counters are late: `received` is then the larger of what they and the decoder prove.
     """
     raw = dict(flatten({k: v for k, v in stats.items() if k != "threads"}))
+    if capture in BUSY_POLLING:
+        raw["probebench.busy_polling"] = 1.0
     workers = _threads(stats, raw)
 
     def count(name: str) -> int:

@@ -60,6 +60,7 @@ class ObservedSuricata:
             alerts=True,
             exact_totals=False,
         )
+        self.balancer = "af_packet-hash" if self._options.capture == "af-packet" else None
         self.cpu_seconds: float | None = None
         self.flow_timeout: float | None = None  # its own, once it was asked
         self.rules_digest = digest_of(path.read_bytes() for path in spec.rules)
@@ -203,14 +204,12 @@ class ObservedSuricata:
         """
         self._must_live()
         assert self._watch is not None
-        self.cpu_seconds, sampler = self._watch.cpu_seconds, self._watch.own_cpu
+        self.cpu_seconds = self._watch.cpu_seconds
         counters = self._link.counters()
         self._must_be_the_same()
         gained = self._read_output()
         raw = {**counters.raw, **self._watch.facts()}
         raw.update({f"eve.{key}": float(gained[key]) for key in ("lines", "kept", "torn")})
-        if sampler is not None:
-            raw["probebench.sampler_cpu_s"] = sampler
         self._end_watch()
         return replace(counters, raw=raw)
 

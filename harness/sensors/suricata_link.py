@@ -13,7 +13,7 @@ from harness.errors import SensorFailed
 from harness.model import Counters
 from harness.sensors.suricata_agent import Sample, Watch, is_quiet
 from harness.sensors.suricata_config import Paths, ship
-from harness.sensors.suricata_counters import agrees, to_counters
+from harness.sensors.suricata_counters import BUSY_POLLING, agrees, to_counters
 from harness.sensors.suricata_options import Options
 from lab.host import Host
 
@@ -24,7 +24,6 @@ __all__ = ["Link"]
 _TABLE_PATIENCE_S = 12.0
 _PUBLISH_S = 3.5
 _MAX_SECONDS = 24 * 3600.0
-_BUSY_POLLING = ("dpdk",)  # workers that never sleep, and counters that stand while no packet comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ class Link:
         Raises SensorFailed when the command socket goes away.
         """
         begin = time.monotonic()
-        if self.options.capture in _BUSY_POLLING:
+        if self.options.capture in BUSY_POLLING:
             return self._settle_by_table(begin + timeout, alive)
         watch.read()  # what was sampled before now proves nothing
         mark = watch.count

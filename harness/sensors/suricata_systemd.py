@@ -88,17 +88,15 @@ class SystemdSuricata(ObservedSuricata):
         """
         self._must_live()
         assert self._watch is not None
-        self.cpu_seconds, sampler = self._watch.cpu_seconds, self._watch.own_cpu
+        self.cpu_seconds, facts = self._watch.cpu_seconds, self._watch.facts()
         self._must_be_the_same()
         _, lived = self._identity()
         self._end_watch()
         self._systemctl("stop")
         counters = self._totals(lived)
         gained = self._read_output()
-        raw = dict(counters.raw)
+        raw = {**counters.raw, **facts}
         raw.update({f"eve.{key}": float(gained[key]) for key in ("lines", "kept", "torn")})
-        if sampler is not None:
-            raw["probebench.sampler_cpu_s"] = sampler
         return replace(counters, raw=raw)
 
     def _totals(self, lived: int) -> Counters:

@@ -111,6 +111,7 @@ class ZeekSensor:
             alerts=True,
             exact_totals=True,
         )
+        self.balancer = "af_packet-hash" if self._options.capture == "af_packet" else None
         self.cpu_seconds: float | None = None
         self.rules_digest = ""
         self._host = host

@@ -179,3 +179,91 @@ def test_the_budget_is_time_over_packets() -> None:
     assert busy.budget_us == pytest.approx(20.0)
     assert busy.spent_us == pytest.approx(1e6 * 9.9 / 495_000)
     assert budget.spent_us == pytest.approx(1e6 * 12.9 / 995_000)
+
+
+def test_drops_that_nobody_counted_by_worker_are_not_divided() -> None:
+    """Nobody knows how many a busy worker lost and how many one that was held up."""
+
+    def blind(one: Trial) -> Trial:
+        assert one.after is not None
+        raw = {k: v for k, v in one.after.raw.items() if not k.endswith("kernel_drops")}
+        return replace(one, after=replace(one.after, raw=raw))
+
+    two = judge(blind(trial((100, 900), (HELD, BUSY))))
+    assert two is not None
+    assert set(two.kinds) == {"disk", "one-worker"}
+    assert [b.packets for b in two.found] == [None, None]
+    told = [b.evidence[0] for b in two.found]
+    assert {(e.value, e.source) for e in told} == {(1000, "capture method, all workers")}
+    one = judge(blind(trial((100, 900), (QUIET, BUSY))))
+    assert one is not None
+    assert (one.kinds, one.primary.packets) == (("one-worker",), 1000)
+
+
+def test_a_drop_counter_that_never_moved_may_be_missing() -> None:
+    """null-values: no. The idle worker's zero is not "unknown": the busy one's drops are all."""
+    one = trial((5000, 0), (QUIET, BUSY))
+    assert one.after is not None
+    raw = {k: v for k, v in one.after.raw.items() if k != "threads.W#02-rx0.capture.kernel_drops"}
+    verdict = judge(replace(one, after=replace(one.after, raw=raw)))
+    assert verdict is not None
+    assert verdict.kinds == ("kernel",)  # the worker that dropped had time to spare
+
+
+def test_workers_that_poll_are_always_busy_which_says_nothing() -> None:
+    """DPDK: a core at 100 % with no packet at all."""
+    host = HostTrial(
+        HostReading(0.0, 0.0, threads={"W#01-rx0": 0.0, "W#02-rx0": 0.0}),
+        HostReading(10.0, 10.0, threads={"W#01-rx0": 10.0, "W#02-rx0": 10.0}),
+        10,
+        1.0,
+        peaks={"thread.W#01-rx0": 1.0, "thread.W#02-rx0": 1.0},
+    )
+    polling = {"probebench.busy_polling": 1.0}
+    one = trial((5000, 4000), (BUSY, BUSY), raw=polling, host=host, sensor_cpu_s=20.0)
+    verdict = judge(one)
+    assert verdict is not None
+    assert verdict.kinds == ("unknown",)
+    assert "poll" in verdict.sentence
+    budget = time_budget(one)
+    assert budget is not None
+    assert budget.spent_us is None
+    assert [(w.spent_us, w.busiest) for w in budget.workers] == [(None, None)] * 2
+    quiet = judge(trial((0, 0), (BUSY, BUSY), raw=polling, host=host))
+    assert quiet is not None
+    assert quiet.kinds == ("none",)
+
+
+def test_a_generator_of_flows_is_judged_by_its_flows() -> None:
+    """TRex ASTF: how many packets a flow takes is an estimate, and no one's failure."""
+    asked = part("schedule", settings={"packets_are_estimates": 1.0}, packets=2 * N)
+    assert kinds(trial(schedule=asked)) == ("none",)
+    slow = part("sent", flows=90_000)
+    verdict = judge(trial(schedule=asked, sent=slow))
+    assert verdict is not None
+    assert verdict.sentence == "generator (sent 90.0 % of the rate asked)"
+    assert [e.what for e in verdict.primary.evidence] == ["flows/s asked", "flows/s sent"]
+
+
+def test_counters_older_than_the_output_are_no_slow_disk() -> None:
+    late = replace(ALERTS, counted=10_001, unwritten=1)
+    one = trial(alert_ledger=late)
+    assert kinds(one) == ("disk",)
+    assert one.after is not None
+    assert kinds(replace(one, after=replace(one.after, exact=False))) == ("none",)
+
+
+def test_a_sensor_that_ran_before_needs_its_first_counts() -> None:
+    one = trial()
+    assert one.before is not None
+    assert one.after is not None
+    ran = replace(one, before=replace(one.before, flows=None, alerts=None), state="observed")
+    ran = replace(ran, after=replace(one.after, alerts=5))
+    found = conclude(ran)
+    assert found.flow_ledger is not None
+    assert found.alert_ledger is not None
+    assert (found.flow_ledger.seen, found.flow_ledger.missing) == (None, None)
+    assert (found.alert_ledger.counted, found.alert_ledger.unwritten) == (None, None)
+    begun = conclude(replace(ran, state="restarted"))  # it began at zero
+    assert begun.flow_ledger is not None
+    assert begun.flow_ledger.seen == 10**5

@@ -202,3 +202,19 @@ def test_the_report_calls_it_by_its_name(tmp_path: Path, name: LossOf) -> None:
     assert (">drop rate<" in page) is (name == "analysed")
     said = "no packet lost before or in the capture"
     assert (said in page) is (name == "capture")
+
+
+def test_loss_between_interface_and_its_count_is_unexplained_and_not_nothing() -> None:
+    """Packets taken and no drop counter, behind an interface that can be read."""
+    sent = Sent(1000, 100_000, 1, 1.0, 0, 0, 1)
+    nic = InterfaceCounters(1000, 0, 0, 0, 0, 0, 0, 0, 0)
+    before, after = replace(NOTHING, received=0), replace(NOTHING, received=700)
+    closed = replace(CLOSED, kernel_drops=False)
+    ledger = build(sent, nic, before, after, closed)
+    assert capture_loss(ledger, before, after) == pytest.approx(0.3)
+    assert ledger.unexplained == 300
+    assert not ledger.adds_up
+    # As long as they agree, nothing is open; drops that are counted account for themselves.
+    assert build(sent, nic, before, replace(NOTHING, received=1000), closed).unexplained == 0
+    with_drops = replace(NOTHING, received=1000, dropped=300)
+    assert build(sent, nic, replace(before, dropped=0), with_drops, CLOSED).unexplained == 0

@@ -269,3 +269,60 @@ def test_every_gate_is_documented_with_its_severity() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "gates.md").read_text()
     sections = dict(re.findall(r"^## ([\w-]+)\n\*\*(\w+)\.\*\*", text, re.MULTILINE))
     assert sections == {code: gate.severity for code, gate in GATES.items()}
+
+
+def codes(trial: Trial, context: Context = CONTEXT) -> list[str]:
+    return [result.code for result in evaluate(trial, context)]
+
+
+@pytest.mark.parametrize("blind", [{"kernel": None}, {"before_nic": None, "nic": None}])
+def test_no_drop_is_not_said_where_drops_are_not_observable(blind: dict[str, None]) -> None:
+    missing = changed(
+        detection=replace(good().detection, **MISSING),  # type: ignore[type-var]
+        ledger=replace(good().ledger, **blind),  # type: ignore[type-var]
+        after=counters(1_000_000, flows=80_000),
+    )
+    assert codes(missing) == []
+
+
+def test_a_nic_that_nobody_reads_is_in_what_was_lost_before() -> None:
+    assert codes(replace(FAULTS["software-silent"], ledger=replace(good().ledger, nic=None))) == [  # type: ignore[type-var]
+        "software-silent"
+    ]
+
+
+def test_counters_that_contradict_each_other_when_the_trial_began() -> None:
+    stale = changed(before=counters(1000, decoded=900), after=counters(1_001_000))
+    assert codes(stale) == ["counters-inconsistent"]
+
+
+def test_a_closed_sensor_may_lose_packets_and_makes_none() -> None:
+    closed = replace(CONTEXT, capabilities=replace(CONTEXT.capabilities, adjacent=False))
+    fewer = changed(after=counters(1_000_000, decoded=900_000))
+    assert codes(fewer, closed) == []
+    # `received` is without the drops, and the inventory says that it has them.
+    more = changed(after=counters(1_000_000, dropped=300_000, decoded=1_000_000))
+    assert codes(more, closed) == ["counters-inconsistent"]
+
+
+def test_the_sensor_s_own_agent_is_part_of_the_sampler_s_cost() -> None:
+    both = {"probebench.sampler_cpu_s": 0.12, "probebench.sampler_s": 20.0}
+    cheap = changed(host=host(sampler_cpu_s=0.05), after=counters(1_000_000, raw=both))
+    (found,) = evaluate(cheap, CONTEXT)
+    assert found.code == "sampler-cost"
+    assert found.numbers["share"] == pytest.approx(0.011)
+    both["probebench.sampler_cpu_s"] = 0.08
+    assert codes(changed(host=host(sampler_cpu_s=0.05), after=counters(1_000_000, raw=both))) == []
+
+
+def test_a_generator_that_sent_nothing_is_limited() -> None:
+    estimates = part("schedule", settings={"packets_are_estimates": 1.0})
+    nothing = replace(estimates, sent=Sent(0, 0, 0, 0.0, 0, 0, 0))
+    assert "generator-limited" in codes(nothing)
+
+
+def test_flows_of_a_sensor_that_ran_before_need_a_first_count() -> None:
+    ran = changed(
+        state="observed", before=counters(0, flows=None), after=counters(1_000_000, flows=80_000)
+    )
+    assert codes(ran) == []

@@ -16,13 +16,14 @@ from test_figures import texts
 from test_report import Page
 
 from harness.host_samples import FILE
+from harness.model_host import HostReading
 from harness.preflight import FILE as PREFLIGHT
 from harness.report import style
 from harness.report.accounts import host_grid, read_accounts
 from harness.report.build import build_report
 from harness.report.checked import NO_CHECK, check_sentence, sessions
 from harness.report.host_figure import host_timeline
-from harness.report.host_frame import HostLine, host_lines, telling_trials
+from harness.report.host_frame import HostLine, _nic, host_lines, telling_trials
 from harness.results import RunDir, Trial
 
 PLAIN = Options(bias=False, specials=False, calibration=False, repeats=1)
@@ -259,3 +260,13 @@ class TestLabCheck:
 
     def test_entries_of_another_make_do_not_break_it(self) -> None:
         assert sessions([{"findings": [{"code": "x"}, "y"], "fine": None}])[0].findings is not None
+
+
+def test_a_packet_under_several_names_is_drawn_once() -> None:
+    """igb: rx_fifo_errors counts again what rx_missed_errors and the queues have."""
+    names = ("rx_missed_errors", "rx_fifo_errors", "rx_queue_0_drops")
+    first = HostReading(0.0, 0.0, interface={f"ethtool.{name}": 0 for name in names})
+    last = HostReading(
+        2.0, 2.0, interface={f"ethtool.{n}": v for n, v in zip(names, (60, 100, 40), strict=True)}
+    )
+    assert _nic(first, last, 2.0) == pytest.approx(50.0)

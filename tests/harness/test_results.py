@@ -124,3 +124,20 @@ def test_samples_of_trials_that_never_became_whole_are_dropped(tmp_path: Path) -
     run.timeline_path.write_text("trial,t_s\nt01,0\nt02,0\nt01,1\nt02,")
     prune_timeline(run, {"t01"})
     assert run.timeline_path.read_text() == "trial,t_s\nt01,0\nt01,1\n"
+
+
+def test_estimated_packets_are_not_called_offered() -> None:
+    """A generator of flows: packets/s and bits/s are what it sent, whatever was reckoned with."""
+    one = trial()
+    assert one.sent is not None
+    schedule = replace(
+        one.schedule, packets=10**9, pps=10**8, bps=10**9, settings={"packets_are_estimates": 1.0}
+    )
+    flows = replace(one, schedule=schedule)
+    assert flows.offered_pps == pytest.approx(one.sent.packets / one.sent.seconds)
+    assert flows.offered_bps == pytest.approx(8 * one.sent.bytes / one.sent.seconds)
+    by_packets = replace(flows, load=replace(one.load, axis="pps"))
+    assert by_packets.offered == flows.offered_pps
+    assert flows.offered_flows_per_s == pytest.approx(
+        schedule.flows_per_s * one.sent.flows / schedule.flows * schedule.seconds / one.sent.seconds
+    )

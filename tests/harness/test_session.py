@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fakes import CORPUS, REFERENCE
@@ -12,8 +12,10 @@ from fakes import CORPUS, REFERENCE
 from harness.errors import ConfigError
 from harness.profile import CorpusSpec, LoadSpec, Profile
 from harness.results import RunDir, RunInfo
-from harness.session import _limited, _same, _same_reference, run_name
-from lab.inventory import Inventory
+from harness.sensors.registry import make_sensor
+from harness.session import _limited, _predictor, _same, _same_reference, run_name
+from lab.fake import FakeHost
+from lab.inventory import Inventory, SensorSpec
 
 PROFILE = Profile(name="p", load=LoadSpec(values=(1.0, 2.0)), corpus=CorpusSpec(max_gap=0.2))
 WHERE = Path("results/x")
@@ -95,3 +97,25 @@ def test_only_signatures_due_are_limited(tmp_path: Path) -> None:
     rules.write_text(rules.read_text() + "event_filter gen_id 1, type limit, count 1\n")
     assert _limited(lab, REFERENCE) == (0, 1)
     assert _limited(inventory(rules=[]), REFERENCE) == ()
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "predicted"),
+    [
+        ("suricata", {}, True),
+        ("suricata", {"capture": "netmap"}, False),
+        ("zeek", {}, True),
+        ("zeek", {"capture": "pcap"}, False),
+        ("snort", {}, True),
+        ("snort", {"fanout": "lb"}, False),
+        ("capture", {}, False),
+    ],
+)
+def test_only_what_the_fanout_hash_divides_is_predicted_by_it(
+    driver: str, options: dict[str, str], predicted: bool
+) -> None:
+    spec = SensorSpec(host="sen", driver=driver, interface="rx0", workers=1, home=("10.0.0.0/8",),
+                      options=options)  # fmt: skip
+    sensor = make_sensor(FakeHost("sen"), spec)
+    plan = cast("Any", None)  # asked for with the first prediction
+    assert (_predictor(sensor, Path("corpus.pcap"), plan) is not None) == predicted

@@ -82,3 +82,18 @@ def test_log_lines() -> None:
     assert last_log_line("") == "(none)"
     assert first_error("x\n[1] Error: detect: no rule\n") == "detect: no rule"
     assert first_error("fine\n") == ""
+
+
+def test_a_worker_that_got_nothing_is_a_worker() -> None:
+    """With null-values off a thread's counters of zero are left out (output-json-stats.c)."""
+    threads = {
+        "W#01-rx0": {"decoder": {"pkts": 900}},
+        "W#02-rx0": {"flow": {"wrk": {"spare_sync_avg": 100}}},
+    }
+    counters = to_counters({"decoder": {"pkts": 900}, "threads": threads}, exact=True)
+    assert counters.workers == {"W#01-rx0": 900, "W#02-rx0": 0}
+
+
+def test_dpdk_says_that_its_workers_poll() -> None:
+    assert to_counters({}, exact=True, capture="dpdk").raw == {"probebench.busy_polling": 1.0}
+    assert to_counters({}, exact=True).raw == {}
