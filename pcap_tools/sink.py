@@ -85,7 +85,7 @@ class FileSink:
             os.ftruncate(self._fd, size)
         except OSError as error:
             raise self._failure(error) from None
-        return Placed(self._fd)
+        return Placed(self._fd, size)
 
     def commit(self) -> None:
         """Write what is left and give the file its name. Raises OutputError."""

@@ -8,7 +8,10 @@ import os
 import random
 import resource
 import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from scapy.utils import checksum
 from synth import MS, T0, Frame, Talk, write_pcap
 from test_readdress import CORPORA, ETHER, odd_frames
 
+from pcap_tools import placed as placed_module
 from pcap_tools.checksum import sum_message, sum_words
 from pcap_tools.errors import OutputError
 from pcap_tools.kernels import U8, kernel
@@ -153,10 +157,37 @@ def test_parts_of_a_file_come_in_any_order_and_by_halves(
     with (tmp_path / "file").open("w+b") as stream:
         stream.write(b"head")
         stream.flush()
-        placed = Placed(stream.fileno())
+        stream.truncate(20_000)
+        placed = Placed(stream.fileno(), 20_000)
         placed.put(9_000, memoryview(b"\2" * 11_000))
         placed.put(4, memoryview(b"\1" * 8_996))
     assert (tmp_path / "file").read_bytes() == b"head" + b"\1" * 8_996 + b"\2" * 11_000
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_mount(), reason="no tmpfs at /dev/shm")
+def test_who_waits_for_its_turn_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    there, slow = placed_module.populate, os.pwrite
+
+    def counted(begin: int, end: int) -> int:
+        asked.append(end - begin)
+        return there(begin, end)
+
+    def late(descriptor: int, octets: memoryview, at: int) -> int:
+        sleep(0.002)
+        return slow(descriptor, octets, at)
+
+    monkeypatch.setattr(placed_module, "populate", counted)
+    monkeypatch.setattr("pcap_tools.placed.os.pwrite", late)
+    wanted = np.random.default_rng(5).integers(0, 256, 3_000_001, np.uint8)
+    edges = [0, *sorted(random.Random(7).sample(range(1, len(wanted)), 30)), len(wanted)]
+    with tempfile.TemporaryFile(dir="/dev/shm") as stream:
+        stream.truncate(len(wanted))
+        placed = Placed(stream.fileno(), len(wanted))
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda a, b: placed.put(a, wanted[a:b].data), edges[:-1], edges[1:]))
+        assert stream.read() == wanted.tobytes()
+    assert asked
 
 
 def test_memory_is_made_present_ahead_and_stays_what_it_is() -> None:
