@@ -29,20 +29,18 @@ _REWRITE = frozenset(
         "addresses",
         "analyse_plain",
         "edits",
+        "parts",
         "patch",
         "permute",
         "pools",
         "readdress",
         "space",
         "stand_ins",
-        "write",
     }
 )
-_REMAP = frozenset(
-    {"byaddress", "known", "patch", "permute", "pools", "space", "stand_ins", "write"}
-)
+_REMAP = frozenset({"analyse_plain", "patch", "permute", "pools", "replaced", "space", "stand_ins"})
 _PARTS = {
-    "remap": ("known", "swap_known", _REMAP),
+    "remap": ("replaced", "swap_known", _REMAP),
     "track": ("track", "track_rows", _TRACK),
     "clean": ("plain", "swap_plain", _REWRITE | {"text"}),
 }

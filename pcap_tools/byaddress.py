@@ -18,8 +18,9 @@ from pcap_tools.capture import Batch, Capture
 from pcap_tools.edits import QUOTING
 from pcap_tools.fresh import FreshAddresses, Rewriting
 from pcap_tools.kernels import I64, U16, U64
-from pcap_tools.known import BLOCK, fill_known, number_plain, refill_seen, swap_known
+from pcap_tools.known import BLOCK, number_plain, refill_seen
 from pcap_tools.plan import AddressPlan
+from pcap_tools.replaced import fill_known, swap_known
 from pcap_tools.scan import analyse_batch
 from pcap_tools.sizes import Sizes
 from pcap_tools.stand_ins import lookup
@@ -77,9 +78,13 @@ class ByAddress(Rewriting):
                     break
                 self._grow()
             if found:
-                counts = np.zeros_like(self.counts)
-                analyse_batch(part_of(batch, others[:found]), self._book, counts)
-                self._quoting += int(counts[QUOTING])
+                self.enter(part_of(batch, others[:found]))
+
+    def enter(self, batch: Batch) -> None:
+        """Number the addresses of frames of any kind."""
+        counts = np.zeros_like(self.counts)
+        analyse_batch(batch, self._book, counts)
+        self._quoting += int(counts[QUOTING])
 
     def settle(self) -> AddressPlan:
         """The plan of everything that was collected. Raises PlanError."""

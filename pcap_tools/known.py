@@ -1,4 +1,4 @@
-"""Addresses of plain packets, looked up packet by packet: numbered first, replaced later.
+"""Addresses of plain packets, numbered packet by packet.
 
 IPv4 addresses have small tables of their own beside the address book, one cache line an address,
 which are fetched for many packets at once. Open addressing with linear probing, at most half full;
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcap_tools.edits import Book, intern, seek
+from pcap_tools.edits import Book, intern
 from pcap_tools.kernels import (
     I64,
     U8,
@@ -24,36 +24,36 @@ from pcap_tools.kernels import (
     swap32,
     swap64,
 )
-from pcap_tools.plain import FIXED_IP, FIXED_L4, PLAIN, give4, give6, plain_at
+from pcap_tools.plain import plain_at
 from pcap_tools.walk import U32, Word
 
-__all__ = ["BLOCK", "fill_known", "number_plain", "refill_seen", "swap_known"]
+__all__ = ["BLOCK", "THERE", "home", "look", "number_plain", "refill_seen"]
 
 BLOCK = 32
 """Packets whose lookups overlap."""
 
-_THERE = np.uint64(1 << 32)  # tells 0.0.0.0 from a free place
+THERE = np.uint64(1 << 32)  # tells 0.0.0.0 from a free place
 
 
 @inner
-def _home(address: Word, bits: Word) -> Word:
+def home(address: Word, bits: Word) -> Word:
     """Where an IPv4 address (as loaded) belongs in a table of 2^bits places (Knuth, 6.4)."""
     return np.int64((address * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits))
 
 
 @inner
-def _look(address: Word, table: Word, row: Word, bits: Word) -> Word:
+def look(address: Word, table: Word, row: Word, bits: Word) -> Word:
     """Memory address of an IPv4 address's row, or of the free one where it belongs.
 
     The table is given by its memory address: every array handed to a call costs atomic reference
     counts, more than all else here.
     """
     mask = (1 << bits) - 1
-    place = _home(address, bits)
+    place = home(address, bits)
     while True:
         at = table + row * place
         there = load64(at)
-        if there == address | _THERE or there == 0:
+        if there == address | THERE or there == 0:
             return at
         place = (place + 1) & mask
 
@@ -89,8 +89,8 @@ def number_plain(
             frame = base + offset[i]
             place = plain_at(frame, np.int64(caplen[i]), link)
             if place >= 0 and load_u8(frame + place) >> np.uint64(4) == 4:
-                prefetch(table + 8 * _home(load32(frame + place + 12), bits))
-                prefetch(table + 8 * _home(load32(frame + place + 16), bits))
+                prefetch(table + 8 * home(load32(frame + place + 12), bits))
+                prefetch(table + 8 * home(load32(frame + place + 16), bits))
             at[i - first] = place
         for i in range(first, last):
             if at[i - first] < 0:
@@ -101,9 +101,9 @@ def number_plain(
             if load_u8(header) >> np.uint64(4) == 4:
                 for end in range(12, 20, 4):
                     address = load32(header + end)
-                    here = _look(address, table, 8, bits)
+                    here = look(address, table, 8, bits)
                     if load64(here) == 0:
-                        store64(here, address | _THERE)
+                        store64(here, address | THERE)
                         fill[0] += 1
                         intern(book, np.uint64(4), np.uint64(0), swap32(address))
             else:
@@ -119,80 +119,7 @@ def refill_seen(old: U64, seen: U64, bits: int) -> None:
     mask = len(seen) - 1
     for i in range(len(old)):
         if old[i]:
-            place = _home(old[i] & np.uint64(0xFFFFFFFF), bits)
+            place = home(old[i] & np.uint64(0xFFFFFFFF), bits)
             while seen[place]:
                 place = (place + 1) & mask
             seen[place] = old[i]
-
-
-@kernel
-def fill_known(book: Book, v4: U64, known: U64, bits: int) -> None:
-    """What each IPv4 address of the book becomes, into an empty table.
-
-    `v4[n]` is the stand-in of the book's number n (see `give4`); rows of `known` are the address
-    as loaded (with a mark) and its stand-in.
-    """
-    mask = len(known) - 1
-    for number in range(book.size[0]):
-        if book.entries[number, 0] == 4:
-            address = swap32(book.entries[number, 2])
-            place = _home(address, bits)
-            while known[place, 0]:
-                place = (place + 1) & mask
-            known[place, 0] = address | _THERE
-            known[place, 1] = v4[number]
-
-
-@kernel
-def swap_known(
-    data: U8,
-    offset: I64,
-    caplen: U32,
-    link: int,
-    known: U64,
-    bits: int,
-    book: Book,
-    v6: U64,
-    at: I64,
-    counts: I64,
-    others: I64,
-) -> int:
-    """Give plain frames, all of whose addresses are known, their stand-ins, with right checksums.
-
-    `known` is from `fill_known`, `v6` by the book's numbers; `at` is room for BLOCK entries.
-    Columns of `counts` as in pcap_tools.plain. The numbers of the other frames go into `others`;
-    returns how many.
-    """
-    base = np.int64(data.ctypes.data)
-    table = np.int64(known.ctypes.data)
-    count = 0
-    for first in range(0, len(offset), BLOCK):
-        last = min(first + BLOCK, len(offset))
-        for i in range(first, last):
-            frame = base + offset[i]
-            place = plain_at(frame, np.int64(caplen[i]), link)
-            if place >= 0 and load_u8(frame + place) >> np.uint64(4) == 4:
-                prefetch(table + 16 * _home(load32(frame + place + 12), bits))
-                prefetch(table + 16 * _home(load32(frame + place + 16), bits))
-            at[i - first] = place
-        for i in range(first, last):
-            if at[i - first] < 0:
-                others[count] = i
-                count += 1
-                continue
-            header = base + offset[i] + at[i - first]
-            if load_u8(header) >> np.uint64(4) == 4:
-                source = _look(load32(header + 12), table, 16, bits)
-                target = _look(load32(header + 16), table, 16, bits)
-                wrong = give4(header, load64(source + 8), load64(target + 8))
-            else:
-                one, two = swap64(load64(header + 8)), swap64(load64(header + 16))
-                three, four = swap64(load64(header + 24)), swap64(load64(header + 32))
-                s = seek(book, np.uint64(6), one, two)
-                t = seek(book, np.uint64(6), three, four)
-                new = v6[s, 2] + v6[t, 2]
-                wrong = give6(header, v6[s, 0], v6[s, 1], v6[t, 0], v6[t, 1], new)
-            counts[PLAIN] += 1
-            counts[FIXED_IP] += wrong & 1
-            counts[FIXED_L4] += wrong >> 1
-    return count

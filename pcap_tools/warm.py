@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcap_tools.capture import Batch, open_capture
-from pcap_tools.copying import Copying
+from pcap_tools.capture import Batch
 from pcap_tools.expand import ExpandOptions, expand, file_header
 from pcap_tools.flowrow import FLOW
 from pcap_tools.flows import FlowTable, FlowTracker
@@ -28,7 +27,7 @@ def warm(part: str = "expand") -> None:
     """Compile the kernels of a part into the cache, by running each on next to nothing.
 
     "expand": all that the generator's host needs. "track": what makes flows of decoded packets.
-    "remap": what gives packets other addresses and writes them. "clean": that by flows, and what
+    "remap": what gives packets other addresses. "clean": that by flows, and what
     turns flows into text. See pcap_tools.beside.
     """
     if part == "expand":
@@ -42,7 +41,7 @@ def warm(part: str = "expand") -> None:
         tracker.finish()
         return
     if part == "remap":
-        _remap()
+        _remap(batch)
         return
     table = _one_flow()
     with tempfile.TemporaryDirectory(prefix="warm-") as directory:
@@ -50,18 +49,14 @@ def warm(part: str = "expand") -> None:
         write_flows(table, Path(directory) / "flows.csv")
 
 
-def _remap() -> None:
+def _remap(batch: Batch) -> None:
+    """The second pass alone: whoever waits for it compiles the first."""
     from pcap_tools.byaddress import ByAddress
 
-    with tempfile.TemporaryDirectory(prefix="warm-") as directory:
-        source = Path(directory) / "in.pcap"
-        header = file_header(1, 65535, nanoseconds=False)
-        source.write_bytes(header + bytes(_two_packets().data))
-        with open_capture([source]) as capture:
-            work = ByAddress(FreshAddresses("warm"))
-            work.collect(capture)
-            work.settle()
-            Copying(capture, work).to(Path(directory) / "out.pcap")
+    work = ByAddress(FreshAddresses("warm"))
+    work.enter(batch)
+    work.settle()
+    work.edit(batch, np.arange(len(batch)))
 
 
 def _one_flow() -> FlowTable:

@@ -111,7 +111,8 @@ _BY_TEMPLATE: tuple[tuple[str, str], ...] = (
         "Detection rate",
         "Distinct (five-tuple, signature) that were raised on flows of a template on which the "
         "signature is due, divided by the flows sent of these templates. What is due is what the "
-        "same sensor raises on the template's flow at zero load.",
+        "same sensor raises on the template's flow at zero load. The interval takes a flow for one "
+        "observation; where loss came in bursts it is too narrow.",
     ),
     (
         "How flows are identified",

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,13 @@ def test_a_name_does_not_promise_another_format(tmp_path: Path, name: str) -> No
 def test_stopped_by_a_signal_nothing_is_left(tmp_path: Path, number: signal.Signals) -> None:
     raw = pcap(tmp_path / "raw.pcap")
     words = ["expand", str(raw), "-o", "out.pcap", "--key", "k", "--iterations", "100000"]
-    process = subprocess.Popen([*PROGRAM, *words], cwd=tmp_path, stderr=subprocess.PIPE)
+    # The suite itself may run under nohup, which children inherit.
+    process = subprocess.Popen(
+        [*PROGRAM, *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.pcap.*.tmp")) and time.monotonic() < deadline:
         time.sleep(0.002)
