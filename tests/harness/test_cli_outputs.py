@@ -177,3 +177,15 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_kernel_that_is_loaded_is_not_left_half() -> None:
+    """As if in llvmlite: whoever raises there makes it free its library twice."""
+    done: list[str] = []
+    namespace = {"__name__": "llvmlite.binding.executionengine", "signal": signal, "done": done}
+    source = "def load():\n signal.raise_signal(signal.SIGTERM)\n done.append('whole')\n"
+    exec(source, namespace)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        namespace["load"]()  # type: ignore[operator]
+        time.sleep(5)
+    assert done == ["whole"]
