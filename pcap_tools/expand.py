@@ -358,8 +358,9 @@ def _opened(output: str) -> Iterator[int]:
         return
     path = Path(output)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    sink = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
+    sink = -1
+    try:  # around the opening too: a signal may come right behind it
+        sink = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         yield sink
         os.close(sink)
         sink = -1
