@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pcap_tools.capture import Batch, Capture
 from pcap_tools.damage import checksum_at
 from pcap_tools.decode import Decoder
-from pcap_tools.errors import CaptureError, OutputError, UnsupportedLink
+from pcap_tools.errors import CaptureError, OutputError
 from pcap_tools.forecast import Progress
 from pcap_tools.kernels import (
     I32,
@@ -109,11 +109,7 @@ def _sorted(capture: Capture, traits: Traits, scratch: U8, cursor: I64, end: I64
     decode = Decoder()
     table = traits.table
     for batch in capture.batches():
-        if batch.link != capture.links[0]:
-            raise UnsupportedLink(
-                f"{capture.paths[0]}: several link types ({capture.link_text}); "
-                "give captures of one"
-            )
+        capture.require_one_link(batch)
         part = slice(batch.first, batch.first + len(batch))
         owner = table.owner[part]
         if len(owner) < len(batch) or not _store(

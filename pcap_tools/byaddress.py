@@ -7,7 +7,6 @@ has far fewer addresses than flows, and a table of them stays in the cache.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,6 @@ from pcap_tools.scan import analyse_batch
 from pcap_tools.sizes import Sizes
 from pcap_tools.stand_ins import lookup
 from pcap_tools.tables import tables_of
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ByAddress"]
 

@@ -129,6 +129,13 @@ class Capture:
             )
         return links[0]
 
+    def require_one_link(self, batch: Batch) -> None:
+        """Refuse a batch of another link type than the first. Raises UnsupportedLink."""
+        if batch.link != self.links[0]:
+            raise UnsupportedLink(
+                f"{self.paths[0]}: several link types ({self.link_text}); give captures of one"
+            )
+
     @property
     def link_text(self) -> str:
         """The link types for people, e.g. "Ethernet" or "Ethernet, raw IP"."""

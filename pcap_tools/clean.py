@@ -167,16 +167,17 @@ def clean(
     """
     policy = policy or Policy()
     output = Path(output)
+    streamed = str(output) == "-"
     compile_beside("track" if fresh is None else "clean")
     with open_prepared(paths, hygiene) as capture:
-        if str(output) != "-":
+        if not streamed:
             refuse_inputs(output, capture.paths)
         if fresh is not None and policy.inner:
             raise PcapError(
                 "--remap with --flows-by inner: the flows' addresses are inside the tunnels, and "
                 "both would be mapped as one; clean first, then remap the result"
             )
-        if fresh is not None and str(output) == "-":
+        if fresh is not None and streamed:
             raise OutputError(
                 "--remap with -o -: without OUT.plan.json no address can be mapped back; give a "
                 "file, or remap the result"
@@ -222,7 +223,7 @@ def clean(
             changes=changes.report(table, policy),
             treatment=capture.treatment if isinstance(capture, Prepared) else Treatment(),
         )
-    if report is None and str(output) != "-":
+    if report is None and not streamed:
         report = output.with_name(output.name + ".clean.json")
     if report is not None:
         write_atomically(Path(report), done.write)

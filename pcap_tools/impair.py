@@ -23,7 +23,7 @@ from pcap_tools.chance import stream_key, threshold
 from pcap_tools.damage import DAMAGE, KINDS, REORDER, damage, mark
 from pcap_tools.decode import Decoder
 from pcap_tools.disorder import PENDING, Latecomers, Queue, copies, delay
-from pcap_tools.errors import EmptyCapture, PcapError, UnsupportedLink
+from pcap_tools.errors import EmptyCapture, PcapError
 from pcap_tools.flows import IDLE_S, FlowTable
 from pcap_tools.forecast import Progress, read_table
 from pcap_tools.impair_manifest import PacketList
@@ -257,11 +257,7 @@ class _Work:
         queue = Queue(self._late, self._plan.jitters)
         capture = self._capture
         for batch in capture.batches():
-            if batch.link != capture.links[0]:
-                raise UnsupportedLink(
-                    f"{capture.paths[0]}: several link types ({capture.link_text}); "
-                    "give captures of one"
-                )
+            capture.require_one_link(batch)
             yield queue.push(self._rows(batch), batch.data, int(self._clock[0]))
             if progress is not None:
                 progress("impairing", capture.bytes + 16 * capture.packets, capture.size)

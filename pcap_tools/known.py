@@ -27,7 +27,7 @@ from pcap_tools.kernels import (
 from pcap_tools.plain import plain_at
 from pcap_tools.walk import U32, Word
 
-__all__ = ["BLOCK", "THERE", "home", "look", "number_plain", "refill_seen"]
+__all__ = ["BLOCK", "THERE", "find_block", "home", "look", "number_plain", "refill_seen"]
 
 BLOCK = 32
 """Packets whose lookups overlap."""
@@ -58,6 +58,30 @@ def look(address: Word, table: Word, row: Word, bits: Word) -> Word:
         place = (place + 1) & mask
 
 
+@inner
+def find_block(
+    base: Word,
+    offset: I64,
+    caplen: U32,
+    link: Word,
+    first: Word,
+    last: Word,
+    table: Word,
+    row: Word,
+    bits: Word,
+    at: I64,
+) -> None:
+    """Where the IP headers of frames [first, last) begin (−1: not plain), into `at`; the rows of
+    their IPv4 addresses begin to be fetched from a table of `row` bytes each."""
+    for i in range(first, last):
+        frame = base + offset[i]
+        place = plain_at(frame, np.int64(caplen[i]), link)
+        if place >= 0 and load_u8(frame + place) >> np.uint64(4) == 4:
+            prefetch(table + row * home(load32(frame + place + 12), bits))
+            prefetch(table + row * home(load32(frame + place + 16), bits))
+        at[i - first] = place
+
+
 @kernel
 def number_plain(
     data: U8,
@@ -85,13 +109,7 @@ def number_plain(
         last = min(first + BLOCK, len(offset))
         if fill[0] + 2 * BLOCK > len(seen) // 2:
             return first, count
-        for i in range(first, last):
-            frame = base + offset[i]
-            place = plain_at(frame, np.int64(caplen[i]), link)
-            if place >= 0 and load_u8(frame + place) >> np.uint64(4) == 4:
-                prefetch(table + 8 * home(load32(frame + place + 12), bits))
-                prefetch(table + 8 * home(load32(frame + place + 16), bits))
-            at[i - first] = place
+        find_block(base, offset, caplen, link, first, last, table, 8, bits, at)
         for i in range(first, last):
             if at[i - first] < 0:
                 others[count] = i

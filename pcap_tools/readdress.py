@@ -10,7 +10,6 @@ flow's stand-ins, all others go the general way.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +38,6 @@ from pcap_tools.plan import AddressPlan, plan_of
 from pcap_tools.scan import analyse_batch
 from pcap_tools.stand_ins import AddressBook, lookup
 from pcap_tools.tables import Tables, tables_of
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["FreshAddresses", "Readdress"]
 

@@ -13,12 +13,11 @@ from pcap_tools.kernels import (
     load32,
     load64,
     load_u8,
-    prefetch,
     swap32,
     swap64,
 )
-from pcap_tools.known import BLOCK, THERE, home, look
-from pcap_tools.plain import FIXED_IP, FIXED_L4, PLAIN, give4, give6, plain_at
+from pcap_tools.known import BLOCK, THERE, find_block, home, look
+from pcap_tools.plain import FIXED_IP, FIXED_L4, PLAIN, give4, give6
 from pcap_tools.walk import U32
 
 __all__ = ["fill_known", "swap_known"]
@@ -67,13 +66,7 @@ def swap_known(
     count = 0
     for first in range(0, len(offset), BLOCK):
         last = min(first + BLOCK, len(offset))
-        for i in range(first, last):
-            frame = base + offset[i]
-            place = plain_at(frame, np.int64(caplen[i]), link)
-            if place >= 0 and load_u8(frame + place) >> np.uint64(4) == 4:
-                prefetch(table + 16 * home(load32(frame + place + 12), bits))
-                prefetch(table + 16 * home(load32(frame + place + 16), bits))
-            at[i - first] = place
+        find_block(base, offset, caplen, link, first, last, table, 16, bits, at)
         for i in range(first, last):
             if at[i - first] < 0:
                 others[count] = i
