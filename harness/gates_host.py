@@ -16,6 +16,18 @@ _TROUBLES = ("alloc_error", "tx_drops", "template_drops")
 _RETRANSMITS = ("retransmissions", "tcps_sndrexmitpack", "tcps_rexmttimeo", "tcps_conndrops")
 
 
+def _told(trial: Trial, names: tuple[str, ...]) -> dict[str, float]:
+    """Those of the generator's own counters that are above zero."""
+    said = trial.sent.extra if trial.sent is not None else {}
+    return {name: said[name] for name in names if said.get(name, 0) > 0}
+
+
+def _listed(found: dict[str, float]) -> Finding | None:
+    if not found:
+        return None
+    return Finding(", ".join(f"{name} {n:,.0f}" for name, n in found.items()), found)
+
+
 @gate(
     "generator-queue-full",
     "warning",
@@ -23,14 +35,11 @@ _RETRANSMITS = ("retransmissions", "tcps_sndrexmitpack", "tcps_rexmttimeo", "tcp
     "The interface or the link is at its limit: lower the load, or use a faster one.",
 )
 def _generator_queue_full(trial: Trial, context: Context) -> Finding | None:
-    sent = trial.sent
-    if sent is None:
-        return None
-    full = {name: sent.extra[name] for name in _QUEUES if sent.extra.get(name, 0) > 0}
+    full = _told(trial, _QUEUES)
     # A retry that succeeds is no loss; many of them mean that the rate is the link's.
-    if sum(full.values()) <= _QUEUE_SHARE * sent.packets:
+    if trial.sent is None or sum(full.values()) <= _QUEUE_SHARE * trial.sent.packets:
         return None
-    return Finding(", ".join(f"{n} {v:,.0f}" for n, v in full.items()), full)
+    return _listed(full)
 
 
 @gate(
@@ -40,12 +49,7 @@ def _generator_queue_full(trial: Trial, context: Context) -> Finding | None:
     "Give the generator more memory (hugepages), fewer concurrent flows, or a lower load.",
 )
 def _generator_trouble(trial: Trial, context: Context) -> Finding | None:
-    if trial.sent is None:
-        return None
-    found = {n: trial.sent.extra[n] for n in _TROUBLES if trial.sent.extra.get(n, 0) > 0}
-    if not found:
-        return None
-    return Finding(", ".join(f"{n} {v:,.0f}" for n, v in found.items()), found)
+    return _listed(_told(trial, _TROUBLES))
 
 
 @gate(
@@ -56,12 +60,7 @@ def _generator_trouble(trial: Trial, context: Context) -> Finding | None:
     "and at the generator's own drops.",
 )
 def _generator_retransmits(trial: Trial, context: Context) -> Finding | None:
-    if trial.sent is None:
-        return None
-    found = {n: trial.sent.extra[n] for n in _RETRANSMITS if trial.sent.extra.get(n, 0) > 0}
-    if not found:
-        return None
-    return Finding(", ".join(f"{n} {v:,.0f}" for n, v in found.items()), found)
+    return _listed(_told(trial, _RETRANSMITS))
 
 
 @gate(

@@ -54,8 +54,7 @@ def _of_sensor(spec: SensorSpec) -> Iterator[str]:
     options = spec.options
     own = spec.driver in _OWN and options.get("control", "own") == "own"
     if own:
-        # `binary` is suricata unless the inventory says otherwise.
-        yield _OWN[spec.driver] if spec.binary == "suricata" else spec.binary
+        yield spec.program(_OWN[spec.driver])
         yield "gzip"
     if spec.driver == "suricata" and options.get("control") == "systemd":
         yield "systemctl"

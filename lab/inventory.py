@@ -103,6 +103,10 @@ class SensorSpec(_Strict):
                 raise ValueError(f"{text!r} is not a network ({error}); write 10.0.0.0/8") from None
         return home
 
+    def program(self, own: str) -> str:
+        """What to run for a sensor whose program is called `own`, unless `binary` was given."""
+        return own if self.binary == "suricata" else self.binary
+
 
 class Inventory(_Strict):
     """A lab: its hosts, one generator, one sensor."""

@@ -86,7 +86,7 @@ class SnortSensor:
         self.rules_digest = ""
         self._host = host
         self._spec = spec
-        self._binary = "snort" if spec.binary == "suricata" else spec.binary
+        self._binary = spec.program("snort")
         self._run = f"{host.workdir}/snort"
         self._process: Owned | None = None
         self._said = ""

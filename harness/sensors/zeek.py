@@ -116,7 +116,7 @@ class ZeekSensor:
         self.rules_digest = ""
         self._host = host
         self._spec = spec
-        self._binary = "zeek" if spec.binary == "suricata" else spec.binary
+        self._binary = spec.program("zeek")
         self._run = f"{host.workdir}/zeek"
         self._workers: list[Owned] = []
         self._notices: list[Alert] = []
