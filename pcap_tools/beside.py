@@ -12,6 +12,8 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -22,39 +24,41 @@ __all__ = ["compile_beside"]
 _BESIDE = "PCAP_TOOLS_BESIDE"
 _LONGEST = 60.0  # s to wait for the other process before compiling here
 
-# A part: a kernel that tells whether it is cached (module, name), and the modules it compiles.
-_TRACK = frozenset({"connstate", "flowkey", "tcp", "track"})
-_REWRITE = frozenset(
-    {
-        "addresses",
-        "analyse_plain",
-        "edits",
-        "parts",
-        "patch",
-        "permute",
-        "pools",
-        "readdress",
-        "space",
-        "stand_ins",
-    }
-)
-_REMAP = frozenset({"analyse_plain", "patch", "permute", "pools", "replaced", "space", "stand_ins"})
+
+@dataclass(frozen=True)
+class _Part:
+    """What the other process compiles: a kernel of it (module, name) that tells whether it is
+    cached, and the modules; `meanwhile` is a part for who would wait."""
+
+    kernel: tuple[str, str]
+    modules: frozenset[str]
+    meanwhile: str
+
+
+_PLAN = frozenset({"parts", "permute", "pools", "space", "stand_ins"})
 _PARTS = {
-    "remap": ("replaced", "swap_known", _REMAP),
-    "track": ("track", "track_rows", _TRACK),
-    "clean": ("plain", "swap_plain", _REWRITE | {"text"}),
+    "remap": _Part(("replaced", "carry_known"), _PLAN | {"replaced"}, "look"),
+    "track": _Part(
+        ("track", "track_rows"), frozenset({"connstate", "flowkey", "tcp", "track"}), "write"
+    ),
+    "clean": _Part(
+        ("readdress", "carry_flows"),
+        _PLAN | {"addresses", "analyse_plain", "edits", "plain", "readdress"},
+        "patch",
+    ),
 }
 
 
 def compile_beside(part: str) -> None:
     """Have `python -m pcap_tools warm --part PART` compile what is not in the cache yet.
 
-    Whoever needs a kernel of the part meanwhile waits for the other process. Nothing is done where
-    it is cached, and on a single processor.
+    Whoever needs a kernel of the part meanwhile compiles others first, and then waits for the other
+    process. Nothing is done where it is cached, and on a single processor.
     """
     if _BESIDE in os.environ:  # this is the other process
         return
-    name, kernel, modules = _PARTS[part]
+    wanted = _PARTS[part]
+    name, kernel = wanted.kernel
     first = getattr(import_module(f"pcap_tools.{name}"), kernel)
     if len(os.sched_getaffinity(0)) < 2 or kernels.is_cached(first):
         return
@@ -72,10 +76,16 @@ def compile_beside(part: str) -> None:
         return  # no room for another process: slower only
     atexit.register(_end, process)
 
+    idle = threading.Lock()  # whoever comes first has something to do
+
     def wait(module: str) -> bool:
         """Whether there may be something new in the cache for a kernel of `module`."""
-        if module.rpartition(".")[2] not in modules or process.returncode is not None:
+        if module.rpartition(".")[2] not in wanted.modules or process.returncode is not None:
             return False
+        if process.poll() is None and idle.acquire(blocking=False):
+            from pcap_tools.warm import warm
+
+            warm(wanted.meanwhile)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_LONGEST)
         return True

@@ -16,9 +16,10 @@ import numpy as np
 
 from pcap_tools.kernels import U64, inner, load16, load64, load_u8, sum_blocks, swap16
 
-__all__ = ["fold", "pseudo_sum", "sum_message", "sum_words", "sum_words_of", "without"]
+__all__ = ["fold", "less", "pseudo_sum", "sum_message", "sum_words", "sum_words_of", "without"]
 
 _ONES = np.uint64(0xFFFF)
+_MULTIPLE = np.uint64(0xFFFF << 16)
 _TAIL = np.uint64(0 if sys.byteorder == "little" else 8)  # an odd last byte is padded behind
 
 
@@ -50,6 +51,15 @@ def fold(total: np.uint64) -> np.uint64:
 
 
 @inner
+def less(total: np.uint64, part: np.uint64) -> np.uint64:
+    """`total` minus `part` (below 2^32) in one's complement arithmetic; above 0, not folded.
+
+    A multiple of 0xFFFF is zero there, so that nothing has to be folded to be complemented.
+    """
+    return np.uint64(total + (_MULTIPLE - part))
+
+
+@inner
 def sum_words(address: int, size: int) -> np.uint64:
     """One's complement sum of `size` bytes at a memory address, folded to 16 bits."""
     low = np.uint64(0xFFFFFFFF)
@@ -69,7 +79,7 @@ def sum_words(address: int, size: int) -> np.uint64:
 
 @inner
 def sum_message(address: int, size: int) -> np.uint64:
-    """`sum_words` without the branches on the last 31 bytes, which are mostly mispredicted.
+    """`sum_words`, not folded, without the branches on the last 31 bytes, mostly mispredicted.
 
     The 32 bytes before the end have to be readable, whether or not they belong to the message: its
     last bytes are taken in four words that end with it. Where its size is odd, their lanes hold the
@@ -83,10 +93,9 @@ def sum_message(address: int, size: int) -> np.uint64:
     for word in range(4):
         octets = load64(end - 8 * (word + 1)) & _LAST[4 * rest + word]
         tail += (octets & low) + (octets >> np.uint64(32))
-    tail = fold(tail)
-    if size & 1:
-        tail = np.uint64(((tail & np.uint64(0xFF)) << np.uint64(8)) | (tail >> np.uint64(8)))
-    return np.uint64(fold(sum_blocks(address, blocks) + tail))
+    # Swapping a sum's bytes is multiplying by 256, modulo 0xFFFF.
+    tail <<= np.uint64((size & 1) << 3)
+    return np.uint64(sum_blocks(address, blocks) + tail)
 
 
 @inner

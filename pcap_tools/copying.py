@@ -2,12 +2,14 @@
 
 Threads share the work: one reads, one gathers what is kept and gives it addresses, one writes. The
 records of a plain pcap file, whose sizes are known, are not walked again: into another pcap file
-two threads put them to their places, part by part.
+two threads bring them to their places, part by part (`pcap_tools.parts`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcap_tools.ahead import KEEP, ahead
+from pcap_tools.batches import part_of
 from pcap_tools.capture import Batch, Capture
 from pcap_tools.changes import Changes
 from pcap_tools.errors import OutputError
@@ -24,7 +27,19 @@ from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable
 from pcap_tools.forecast import Progress
 from pcap_tools.kernels import I64, U8, U16
 from pcap_tools.output import CaptureWriter, open_output
-from pcap_tools.parts import HEADER, RECORD, Part, Parts, close_up
+from pcap_tools.parts import (
+    BEGIN,
+    PLACE,
+    RECORD,
+    SIZE,
+    Room,
+    Stop,
+    Way,
+    carry_kept,
+    divide,
+    explain,
+    place_kept,
+)
 from pcap_tools.readdress import Readdress
 from pcap_tools.savefile import Savefile
 from pcap_tools.write import PcapWriter
@@ -32,6 +47,7 @@ from pcap_tools.write import PcapWriter
 __all__ = ["ByFlow", "Choice", "Copying"]
 
 _THREADS = 2
+_AT_ONCE = 8  # parts: what one thread does before it tells how far it is
 
 Kept = tuple[Batch, npt.NDArray[np.bool_]]
 """A batch, and which of its packets are written."""
@@ -59,6 +75,18 @@ class Choice(Protocol):
 
         `numbers` are the packets' in the capture, from 0.
         """
+        ...
+
+    def edit_others(self, part: Batch, numbers: I64) -> None:
+        """Change packets that `carry` left as they are, in place; several threads may."""
+        ...
+
+    def place(self, parts: I64, sizes: U16) -> tuple[int, int]:
+        """Give parts of the capture's file their places; packets and bytes of frames copied."""
+        ...
+
+    def carry(self, way: Way, parts: I64, room: Room) -> Stop:
+        """Bring parts of the capture's file to their places; see `pcap_tools.parts.carry_kept`."""
         ...
 
 
@@ -90,6 +118,36 @@ class ByFlow:
             owner, direction = self.table.owner[numbers], self.table.direction[numbers]
             self.readdress.apply(batch, owner, direction, numbers)
 
+    def edit_others(self, part: Batch, numbers: I64) -> None:
+        """See `Choice`."""
+        if self.readdress is not None:
+            self.readdress.edit_others(part, numbers)
+
+    def place(self, parts: I64, sizes: U16) -> tuple[int, int]:
+        """See `Choice`."""
+        return place_kept(parts, sizes, self.table.owner, self.kept)
+
+    def carry(self, way: Way, parts: I64, room: Room) -> Stop:
+        """See `Choice`."""
+        table = self.table
+        if self.readdress is not None:
+            return self.readdress.carry(way, parts, table, room)
+        stop = carry_kept(
+            way.files,
+            parts,
+            way.sizes,
+            table.owner,
+            table.direction,
+            self.kept,
+            room.data,
+            room.rows,
+            room.offset,
+            room.caplen,
+            room.owner,
+            room.direction,
+        )
+        return Stop(*stop)
+
 
 @dataclass(frozen=True)
 class Copying:
@@ -106,11 +164,13 @@ class Copying:
         with open_output(output, self.capture, digest=digest) as writer:
             plain, sizes = self.capture.plain, self.choice.sizes
             if isinstance(writer, PcapWriter) and plain and sizes is not None and not self.changes:
-                self._records(writer, plain, sizes, progress)
+                _Carrying(self.capture, self.choice, plain, writer, progress).all(sizes)
             else:
                 for batch, keep in self._batches():
                     writer.write(batch, keep)
-                    self._tell(progress, self.capture.bytes + RECORD * self.capture.packets)
+                    if progress is not None:
+                        done = self.capture.bytes + RECORD * self.capture.packets
+                        progress("copying", done, self.capture.size)
         return writer
 
     def _batches(self) -> Iterator[Kept]:
@@ -130,62 +190,87 @@ class Copying:
                 self.choice.edit(batch, np.arange(batch.first, batch.first + len(batch)))
             yield batch, keep
 
-    def _records(
-        self, writer: PcapWriter, plain: Savefile, sizes: U16, progress: Progress | None
-    ) -> None:
-        records = Parts(plain, sizes)
-        parts = list(records)
-        kept = [self._count(part, sizes) for part in parts]
-        packets, octets = (sum(column) for column in zip(*kept, strict=True))
-        placed = writer.place_records(packets, octets)
-        if placed is None:
-            for part, (count, _) in zip(parts, kept, strict=True):
-                writer.write_records(self._made(records, part, sizes), count)
-                self._tell(progress, part.end)
-            return
-        ends = HEADER + np.cumsum([RECORD * packets + octets for packets, octets in kept])
 
-        def put(number: int) -> int:
-            begin = HEADER if number == 0 else int(ends[number - 1])
-            placed.put(begin, self._made(records, parts[number], sizes).data)
-            return parts[number].end
+class _Carrying:
+    """Parts of a plain file on their way into a pcap file."""
+
+    def __init__(
+        self,
+        capture: Capture,
+        choice: Choice,
+        plain: Savefile,
+        writer: PcapWriter,
+        progress: Progress | None,
+    ) -> None:
+        self._capture, self._choice, self._plain = capture, choice, plain
+        self._writer, self._progress = writer, progress
+        self._own = threading.local()
+
+    def all(self, sizes: U16) -> None:
+        """Everything that is copied. Raises CaptureError, GrowingInput and OutputError."""
+        parts = divide(sizes)
+        packets, octets = self._choice.place(parts, sizes)
+        output = self._writer.place_records(packets, octets)
+        files = np.array([self._plain.fileno(), -1 if output is None else output])
+        way = Way(files, sizes, self._capture.link)
+        pieces = [parts[at : at + _AT_ONCE] for at in range(0, len(parts), _AT_ONCE)]
+        if output is None:
+            for piece in pieces:
+                self._tell(self._carry(way, piece, self._append))
+            return
+
+        def put(part: I64, records: U8, packets: int) -> None:
+            done = 0
+            while done < len(records):
+                done += os.pwrite(output, records[done:].data, int(part[PLACE]) + done)
 
         with ThreadPoolExecutor(_THREADS, "copying") as pool:
             try:
-                for end in pool.map(put, range(len(parts))):
-                    self._tell(progress, end)
+                for end in pool.map(lambda piece: self._carry(way, piece, put), pieces):
+                    self._tell(end)
             except OSError as error:
-                raise OutputError(f"{writer.path}: cannot be written: {error.strerror}") from None
+                raise OutputError(
+                    f"{self._writer.path}: cannot be written: {error.strerror}"
+                ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _count(self, part: Part, sizes: U16) -> tuple[int, int]:
-        """Packets kept of a part, and their bytes."""
-        keep = self.choice.keep(part.first, part.count)
-        return int(np.count_nonzero(keep)), int(part.of(sizes).sum(where=keep, dtype=np.int64))
+    def _carry(self, way: Way, parts: I64, put: Callable[[I64, U8, int], None]) -> int:
+        """Carry parts, with `put` for those that need Python; the offset behind them."""
+        room = self._room(parts)
+        done = 0
+        while done < len(parts):
+            stop = self._choice.carry(way, parts[done:], room)
+            done += stop.parts
+            if done == len(parts):
+                break
+            if stop.packets < 0:
+                raise explain(self._plain, parts[done])
+            if stop.odd:
+                self._edit_others(room, stop)
+            put(parts[done], room.data[: stop.octets], stop.packets)
+            done += 1
+        self._plain.check_unchanged()
+        return int(parts[-1, BEGIN] + parts[-1, SIZE])
 
-    def _made(self, records: Parts, part: Part, sizes: U16) -> U8:
-        """The records that are kept of a part, changed."""
-        piece, keep = part.of(sizes), self.choice.keep(part.first, part.count)
-        rows: I64
-        places: I64
-        data = records.read(part)
-        if keep.all():
-            rows = np.arange(part.first, part.first + part.count)
-            places = np.cumsum(piece + np.int64(RECORD), dtype=np.int64) - piece
-        else:
-            rows, places = np.empty(part.count, np.int64), np.empty(part.count, np.int64)
-            count, end = close_up(data, piece, keep, rows, places)
-            data, rows, places = data[:end], rows[:count], places[:count]
-            piece = piece[rows]
-            rows += part.first
-        if self.choice.edits and len(rows):
-            caplen = piece.astype(np.uint32)
-            timeless = np.broadcast_to(np.int64(0), len(rows))
-            batch = Batch(data, places, caplen, caplen, timeless, self.capture.link, part.first)
-            self.choice.edit(batch, rows)
-        return data
+    def _room(self, parts: I64) -> Room:
+        """This thread's memory, as large as the parts need."""
+        room: Room | None = getattr(self._own, "room", None)
+        if room is None or not room.holds(parts):
+            room = self._own.room = Room(parts)
+        return room
 
-    def _tell(self, progress: Progress | None, done: int) -> None:
-        if progress is not None:
-            progress("copying", done, self.capture.size)
+    def _edit_others(self, room: Room, stop: Stop) -> None:
+        caplen = room.caplen[: stop.packets]
+        timeless = np.broadcast_to(np.int64(0), len(caplen))
+        offset = room.offset[: stop.packets]
+        batch = Batch(room.data, offset, caplen, caplen, timeless, self._capture.link, 0)
+        others = room.others[: stop.odd]
+        self._choice.edit_others(part_of(batch, others), room.rows[others])
+
+    def _append(self, part: I64, records: U8, packets: int) -> None:
+        self._writer.write_records(records, packets)
+
+    def _tell(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress("copying", done, self._capture.size)

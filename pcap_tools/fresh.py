@@ -45,14 +45,14 @@ class Rewriting:
     is settled, and what was found (`counts`, see `edits.COUNTS`)."""
 
     plan: AddressPlan
-    _tables: Tables  # by the book's numbers
+    tables: Tables  # by the book's numbers
 
     def __init__(self, wanted: FreshAddresses) -> None:
         self.wanted = wanted
         self.counts: I64 = np.zeros(len(COUNTS), np.int64)
         self.mentions: Mentions | None = None
         self._quoting = 0
-        self._book = AddressBook()
+        self.book = AddressBook()
         self._lock = threading.Lock()
 
     @property
@@ -70,25 +70,31 @@ class Rewriting:
 
             self.mentions = Mentions(self.plan)
 
-    def _account(self, plain: I64) -> None:
-        """Add what a kernel counted in plain frames (columns of pcap_tools.plain)."""
-        for name, value in (
-            ("packets", plain[PLAIN]),
-            ("mapped", plain[PLAIN]),
-            ("fixed_ip_checksums", plain[FIXED_IP]),
-            ("fixed_l4_checksums", plain[FIXED_L4]),
-        ):
-            self.counts[COUNTS.index(name)] += value
+    def account(self, plain: I64) -> None:
+        """Take over what a kernel counted in plain frames (columns of pcap_tools.plain)."""
+        with self._lock:
+            for name, value in (
+                ("packets", plain[PLAIN]),
+                ("mapped", plain[PLAIN]),
+                ("fixed_ip_checksums", plain[FIXED_IP]),
+                ("fixed_l4_checksums", plain[FIXED_L4]),
+            ):
+                self.counts[COUNTS.index(name)] += value
+        plain[:] = 0
 
-    def _edit_others(self, part: Batch, numbers: I64) -> None:
-        """Give frames that are not plain their stand-ins, in place; one thread at a time.
+    def edit_others(self, part: Batch, numbers: I64) -> None:
+        """Give frames that are not plain their stand-ins, in place; several threads may.
 
         `numbers` are the packets' in the capture, from 0.
         """
+        with self._lock:
+            self._edit_others(part, numbers)
+
+    def _edit_others(self, part: Batch, numbers: I64) -> None:
         before = int(self.counts[QUOTING])
-        rows, edits = analyse_batch(part, self._book, self.counts)
+        rows, edits = analyse_batch(part, self.book, self.counts)
         if self.mentions is not None and self.counts[QUOTING] > before:
             self.mentions.look(part, rows, numbers)
-        tables = self._tables
+        tables = self.tables
         chained = Edits(edits, tables.macs) if len(edits) else None
         patch_all(part.data.ctypes.data, part.offset, rows, chained, tables.v4, tables.v6)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Presence", "discard", "distinct", "doubled", "populate", "reserve"]
+__all__ = ["Presence", "distinct", "doubled", "populate", "reserve"]
 
 _HUGE = 1 << 21  # bytes: one transparent huge page (x86-64, arm64 with 4 KiB pages)
 
@@ -71,15 +71,6 @@ def populate(begin: int, end: int) -> int:
     begin, end = begin & -page, -(-end // page) * page
     madvise = _libc().madvise
     return ctypes.get_errno() if madvise(begin, end - begin, _POPULATE_WRITE) else 0
-
-
-def discard(begin: int, end: int) -> None:
-    """Take the whole pages within the addresses [begin, end) of a mapped file out of this process;
-    the file keeps what is in them."""
-    page = mmap.PAGESIZE
-    begin, end = -(-begin // page) * page, end & -page
-    if begin < end:
-        _libc().madvise(begin, end - begin, mmap.MADV_DONTNEED)
 
 
 @functools.cache

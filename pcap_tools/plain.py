@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pcap_tools.checksum import fold, pseudo_sum, sum_message, sum_words, sum_words_of, without
+from pcap_tools.checksum import fold, less, pseudo_sum, sum_message, sum_words, sum_words_of
 from pcap_tools.kernels import (
     I32,
     I64,
@@ -58,21 +58,21 @@ def _be16(address: Word) -> Word:
     return np.int64(swap16(load16(address)))
 
 
+def _special_ports() -> U64:
+    """A bit a port whose payload may hold addresses: DNS, FTP, SIP, and UDP tunnels."""
+    bits = np.zeros(1024, np.uint64)
+    for port in (21, 53, 2152, 3544, 4789, 5060, 5353, 5355, 6081, 8472):
+        bits[port >> 6] |= np.uint64(1 << (port & 63))
+    return bits
+
+
+_SPECIAL = _special_ports()
+
+
 @inner
 def _special(port: Word) -> Word:
-    """Ports whose payload may hold addresses: DNS, FTP, SIP, and UDP tunnels."""
-    return (
-        port == 53
-        or port == 21
-        or port == 5060
-        or port == 2152
-        or port == 3544
-        or port == 4789
-        or port == 5353
-        or port == 5355
-        or port == 6081
-        or port == 8472
-    )
+    """1 for a special port; a table is faster than ten comparisons."""
+    return (_SPECIAL[port >> 6] >> np.uint64(port & 63)) & np.uint64(1)
 
 
 @inner
@@ -108,12 +108,11 @@ def plain_at(frame: Word, size: Word, link: Word) -> Word:
         upper = frame + at + 40
     else:
         return -1
-    if proto == _TCP:
-        if rest < 20:
-            return -1
-    elif proto != _UDP or rest < 8 or _be16(upper + 4) != rest:
+    # TCP and UDP come in no order that a processor could guess: one way for both.
+    tcp, udp = proto == _TCP, proto == _UDP
+    if not (tcp | udp) or rest < (20 if tcp else 8) or udp & (_be16(upper + 4) != rest):
         return -1
-    if _special(_be16(upper)) or _special(_be16(upper + 2)):
+    if _special(_be16(upper)) | _special(_be16(upper + 2)):
         return -1
     return at
 
@@ -186,7 +185,8 @@ def swap_plain(
         target = source ^ 1
         place = frame + at
         if load_u8(place) >> np.uint64(4) == 4:
-            wrong = give4(place, v4[source], v4[target])
+            one, two = v4[source], v4[target]
+            wrong = give4(place, one, two, (one >> np.uint64(32)) + (two >> np.uint64(32)))
         else:
             new = v6[source, 2] + v6[target, 2]
             wrong = give6(place, v6[source, 0], v6[source, 1], v6[target, 0], v6[target, 1], new)
@@ -196,24 +196,22 @@ def swap_plain(
 
 
 @inner
-def give4(place: Word, source: Word, target: Word) -> Word:
-    """Give an IPv4 packet two addresses (low half: as loaded, high half: its sum).
+def give4(place: Word, source: Word, target: Word, new: Word) -> Word:
+    """Give an IPv4 packet two addresses (as loaded, in the low halves) whose sum is `new`.
 
     1 is added for a header checksum that was wrong, 2 for one of TCP or UDP; they are right now.
     """
     header: Word = (np.int64(load_u8(place)) & 15) * 4
     proto: Word = np.int64(load_u8(place + 9))
-    old = sum_words_of((load32(place + 16) << np.uint64(32)) | load32(place + 12))
-    new = (source >> np.uint64(32)) + (target >> np.uint64(32))
+    old = sum_words_of(load64(place + 12))
     if header == 20:
         first, second = sum_words_of(load64(place)), sum_words_of(load64(place + 8))
         last = load32(place + 16)
-        whole = fold(first + second + (last & _ONES) + (last >> np.uint64(16)))
+        whole = first + second + (last & _ONES) + (last >> np.uint64(16))
     else:
         whole = sum_words(place, header)
-    wrong = 0 if whole == _ONES else 1
-    rest = without(whole, load16(place + 10) + old)
-    store16(place + 10, _ONES ^ fold(rest + new))
+    wrong = 0 if fold(whole) == _ONES else 1
+    store16(place + 10, _ONES ^ fold(less(whole, load16(place + 10) + old) + new))
     store32(place + 12, source)
     store32(place + 16, target)
     return wrong + _upper(place + header, _be16(place + 2) - header, proto, old, new)
@@ -241,7 +239,7 @@ def _upper(upper: Word, size: Word, proto: Word, old: Word, new: Word) -> Word:
     if proto == _UDP and said == 0:
         return 0  # sent without a checksum (RFC 768)
     whole = sum_message(upper, size) + pseudo_sum(proto, size)  # behind 34 bytes at least
-    right = _ONES ^ fold(without(whole, said) + new)
+    right = _ONES ^ fold(less(whole, said) + new)
     if right == 0 and proto == _UDP:
         right = _ONES
     store16(field, right)

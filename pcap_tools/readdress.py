@@ -30,9 +30,10 @@ from pcap_tools.edits import (
 from pcap_tools.flowrow import FlowRows
 from pcap_tools.flows import FlowTable
 from pcap_tools.fresh import FreshAddresses, Rewriting
-from pcap_tools.kernels import I32, I64, U8, U32, U64, kernel
+from pcap_tools.kernels import I32, I64, U8, U16, U32, U64, kernel
 from pcap_tools.memory import distinct, doubled, reserve
 from pcap_tools.packet import PacketRows
+from pcap_tools.parts import Room, Stop, Way, fetch, gather, store
 from pcap_tools.plain import other_frames, swap_plain
 from pcap_tools.plan import AddressPlan, plan_of
 from pcap_tools.scan import analyse_batch
@@ -67,7 +68,7 @@ class Readdress(Rewriting):
             return
         part = part_of(batch, others)
         counts = np.zeros_like(self.counts)
-        rows, edits = analyse_batch(part, self._book, counts)
+        rows, edits = analyse_batch(part, self.book, counts)
         self._quoting += int(counts[QUOTING])
         # A fragment whose first is still to come is remembered by its number, until it has a flow.
         owners = owner[others].astype(np.int64) + _SPECIAL
@@ -91,8 +92,8 @@ class Readdress(Rewriting):
         named_by = kept[_SPECIAL:] & (table.rows["packets"].sum(axis=1) > self._odd)
         ends, numbers = _ends_of(table.rows, named_by)
         everyone = ends.columns()
-        version, high, low = self._book.columns()
-        broadcast = self._book.book.broadcast[: len(self._book)] != 0
+        version, high, low = self.book.columns()
+        broadcast = self.book.book.broadcast[: len(self.book)] != 0
         named = (
             np.concatenate([everyone[0], version[used]]),
             np.concatenate([everyone[1], high[used]]),
@@ -128,12 +129,38 @@ class Readdress(Rewriting):
             counts,
             others,
         )
-        with self._lock:
-            self._account(counts)
-            if found:
-                part = part_of(batch, others[:found])
-                where = others[:found] + batch.first if numbers is None else numbers[others[:found]]
-                self._edit_others(part, where)
+        self.account(counts)
+        if found:
+            part = part_of(batch, others[:found])
+            where = others[:found] + batch.first if numbers is None else numbers[others[:found]]
+            self.edit_others(part, where)
+
+    def carry(self, way: Way, parts: I64, table: FlowTable, room: Room) -> Stop:
+        """Bring what is kept to its place with its stand-ins, as far as Python is not needed.
+
+        See `pcap_tools.parts.carry_kept`; several threads may.
+        """
+        stop = carry_flows(
+            way.files,
+            parts,
+            way.sizes,
+            table.owner,
+            table.direction,
+            self._kept,
+            way.link,
+            self._ends4,
+            self._ends6,
+            room.data,
+            room.rows,
+            room.offset,
+            room.caplen,
+            room.owner,
+            room.direction,
+            room.counts,
+            room.others,
+        )
+        self.account(room.counts)
+        return Stop(*stop)
 
     def _others(self, batch: Batch, marked: PacketRows, owner: I32) -> I64:
         if len(self._found) < len(batch):
@@ -160,7 +187,7 @@ class Readdress(Rewriting):
         if not self._pairs:
             return np.zeros((0, 2), np.int64)
         owners, numbers = np.concatenate(self._pairs).T
-        width = max(len(self._book), 1)
+        width = max(len(self.book), 1)
         return np.column_stack(np.divmod(distinct(owners * width + numbers), width))
 
     def _prepare(self, ends: tuple[U8, U64, U64], numbers: I32) -> None:
@@ -171,7 +198,7 @@ class Readdress(Rewriting):
         self._ends6: U64 = np.zeros((1, 3), np.uint64)
         if (ends[0] == 6).any():
             self._ends6 = tables.v6[0][numbers]
-        self._tables = self._stand_ins(self._book.columns())
+        self.tables = self._stand_ins(self.book.columns())
 
     def _stand_ins(self, addresses: tuple[U8, U64, U64]) -> Tables:
         high, low = lookup(self.plan, self.wanted.iteration, *addresses)
@@ -195,3 +222,63 @@ def _number_ends(rows: FlowRows, wanted: npt.NDArray[np.bool_], book: Book, numb
             for end in range(2):
                 number = intern(book, np.uint64(rows[i].version), rows[i].hi[end], rows[i].lo[end])
                 numbers[2 * i + end] = number
+
+
+@kernel
+def carry_flows(
+    files: I64,
+    parts: I64,
+    sizes: U16,
+    owner: I32,
+    direction: U8,
+    kept: npt.NDArray[np.bool_],
+    link: int,
+    v4: U64,
+    v6: U64,
+    data: U8,
+    rows: I64,
+    offset: I64,
+    caplen: U32,
+    owners: I32,
+    directions: U8,
+    counts: I64,
+    others: I64,
+) -> tuple[int, int, int, int]:
+    """Bring packets of kept owners to their places, plain ones with their flow's stand-ins.
+
+    See `pcap_tools.parts.carry_kept`, and `pcap_tools.plain.swap_plain`.
+    """
+    base = np.int64(data.ctypes.data)
+    for part in range(len(parts)):
+        if not fetch(files, parts, part, base):
+            return part, -1, 0, 0
+        packets, octets = gather(
+            parts,
+            part,
+            sizes,
+            owner,
+            direction,
+            kept,
+            base,
+            rows,
+            offset,
+            caplen,
+            owners,
+            directions,
+        )
+        odd = swap_plain(
+            data,
+            offset[:packets],
+            caplen[:packets],
+            link,
+            owners[:packets],
+            directions[:packets],
+            kept,
+            v4,
+            v6,
+            counts,
+            others,
+        )
+        if odd or not store(files, parts, part, base, octets):
+            return part, packets, octets, odd
+    return len(parts), 0, 0, 0

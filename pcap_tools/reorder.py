@@ -8,14 +8,13 @@ order or in a few ordered stretches. A capture in order needs no index: it is st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
 from pcap_tools.capture import Batch, Capture
 from pcap_tools.errors import CaptureError
+from pcap_tools.extents import pread
 from pcap_tools.kernels import I32, I64, U8, copy_bytes, kernel
 from pcap_tools.savefile import Meta
 from pcap_tools.walk import MAX_PACKET, U32
@@ -26,9 +25,6 @@ _ROWS = 1 << 13
 _BUFFER = 1 << 20
 _BLOCK = 1 << 15
 _BLOCKS = 256
-_pread: Any = types.ExternalFunction(  # pread(2)
-    "pread", types.int64(types.int32, types.int64, types.uint64, types.int64)
-)
 
 Stage = Callable[[Iterator[Batch]], Iterator[Batch]]
 
@@ -197,7 +193,7 @@ def _read(
         block = where[i] // _BLOCK
         inside = where[i] - block * _BLOCK
         if inside + spans[i] > _BLOCK:
-            got = _pread(descriptor, target + offset[i], np.uint64(spans[i]), np.int64(where[i]))
+            got = pread(descriptor, target + offset[i], np.int64(spans[i]), np.int64(where[i]))
             if got != spans[i]:
                 return i
             continue
@@ -205,7 +201,7 @@ def _read(
         name = (file << 40) | block
         place = base + slot * _BLOCK
         if held[slot, 0] != name:
-            held[slot, 1] = _pread(descriptor, place, np.uint64(_BLOCK), np.int64(block * _BLOCK))
+            held[slot, 1] = pread(descriptor, place, np.int64(_BLOCK), np.int64(block * _BLOCK))
             held[slot, 0] = name
         if inside + spans[i] > held[slot, 1]:
             return i

@@ -17,7 +17,6 @@ from typing import Protocol
 
 from pcap_tools.compression import codec_of_name, compressor
 from pcap_tools.errors import OutputError
-from pcap_tools.placed import Placed
 
 __all__ = ["DEPTH", "FileSink", "Sink", "StdoutSink", "open_sink"]
 
@@ -32,7 +31,7 @@ class Sink(Protocol):
 
     def write(self, octets: memoryview) -> None: ...
 
-    def place(self, size: int) -> Placed | None: ...
+    def place(self, size: int) -> int | None: ...
 
     def commit(self) -> None: ...
 
@@ -72,8 +71,8 @@ class FileSink:
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(self._work, octets))
 
-    def place(self, size: int) -> Placed | None:
-        """The whole file, of `size` bytes, to be written in parts at any place.
+    def place(self, size: int) -> int | None:
+        """Descriptor of the whole file, of `size` bytes, to be written in parts at any place.
 
         None for what is compressed or hashed. What was written so far stays at its beginning.
         Raises OutputError.
@@ -85,7 +84,7 @@ class FileSink:
             os.ftruncate(self._fd, size)
         except OSError as error:
             raise self._failure(error) from None
-        return Placed(self._fd, size)
+        return self._fd
 
     def commit(self) -> None:
         """Write what is left and give the file its name. Raises OutputError."""

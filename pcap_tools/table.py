@@ -27,6 +27,7 @@ __all__ = [
     "check_suffix",
     "flow_columns",
     "row_texts",
+    "text_columns",
     "write_atomically",
     "write_flows",
 ]
@@ -87,7 +88,7 @@ def flow_columns(
 ) -> dict[str, list[Any]]:
     """The documented COLUMNS as lists, of all flows or of those numbered in `flows`."""
     numbers = np.arange(len(table)) if flows is None else flows
-    columns = _columns(table, judge(table, policy or Policy()), numbers)
+    columns = text_columns(table, judge(table, policy or Policy()), numbers)
     return dict(zip(COLUMNS, map(_as_list, columns), strict=True))
 
 
@@ -105,7 +106,7 @@ def row_texts(
     def columns() -> Iterator[list[Column]]:
         for start in range(0, count, _ROWS_AT_ONCE):
             part = slice(start, min(start + _ROWS_AT_ONCE, count))
-            yield _columns(table, judged, part if flows is None else flows[part], before)
+            yield text_columns(table, judged, part if flows is None else flows[part], before)
 
     def pieces() -> Iterator[memoryview]:
         buffers = Buffers(KEEP)
@@ -116,12 +117,13 @@ def row_texts(
     yield from ahead(pieces())
 
 
-def _columns(
+def text_columns(
     table: FlowTable,
     judged: tuple[list[str], U8],
     which: slice | I64,
     before: Sequence[bytes] = (),
 ) -> list[Column]:
+    """COLUMNS of flows as their text is made from; `judged` is what `judge` found."""
     names, reason = judged[0], judged[1][which]
     rows, state, missing = table.rows[which], table.state[which], table.missing[which]
     numbers = np.arange(which.start, which.stop) if isinstance(which, slice) else which
@@ -243,7 +245,7 @@ def _write_parquet(table: FlowTable, policy: Policy, stream: IO[bytes]) -> None:
             return pyarrow.LargeStringArray.from_buffers(len(low), *buffers[1:]).cast("string")
         return pyarrow.array(_as_list(column), pyarrow.string())
 
-    columns = _columns(table, judge(table, policy), slice(0, len(table)))
+    columns = text_columns(table, judge(table, policy), slice(0, len(table)))
     arrays = [arrow(column) for column in columns]
     parquet.write_table(pyarrow.table(dict(zip(COLUMNS, arrays, strict=True))), stream)
 

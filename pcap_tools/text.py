@@ -1,4 +1,4 @@
-"""Tables as text, row by row in a kernel: no Python object a row.
+"""Tables as text, row by row in a kernel: no Python object a row, but where there are few.
 
 A row is a sequence of columns, each a piece of fixed text (a separator, a JSON key) and a value:
 a number, one of some names, an address or a VLAN. The same kernel writes CSV, JSON lines and the
@@ -7,6 +7,7 @@ rows of a JSON list; only the fixed pieces differ.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from pcap_tools.walk import Word
 
 __all__ = [
     "ADDRESS",
+    "FEW",
     "LONGEST_ADDRESS",
     "NAME",
     "NUMBER",
@@ -40,6 +42,10 @@ _HUNDRED_MILLION = np.uint64(10**8)
 _ZEROS = np.uint64(0x30303030_30303030)
 _OCTETS = np.frombuffer(b"".join(f"{n}.".ljust(4).encode() for n in range(256)), np.uint32)
 _ROWS = 1 << 13  # formatted at once: a buffer that stays in the cache
+
+
+FEW = 200
+"""Rows that Python writes before the kernel is loaded, not to speak of compiled."""
 
 
 class Column(NamedTuple):
@@ -82,6 +88,9 @@ def format_rows(
     """
     buffers = buffers or Buffers()
     rows = len(columns[0].values)
+    if 0 < rows <= FEW:
+        yield memoryview(bytearray(b"".join(_by_hand(columns, end))))
+        return
     pieces = [column.before for column in columns] + [end]
     names = [name.encode() for column in columns for name in column.names]
     counts = [len(column.names) for column in columns]
@@ -117,6 +126,34 @@ def format_rows(
         out = buffers.take(_ROWS * longest + _SPARE)
         used = _format(count, kinds, values, high, version, fixed, fixed_at, words, words_at, out)
         yield out.data[:used]
+
+
+def _by_hand(columns: Sequence[Column], end: bytes) -> Iterator[bytes]:
+    texts = [_column_texts(column) for column in columns]
+    for row in zip(*texts, strict=True):
+        for column, text in zip(columns, row, strict=True):
+            yield column.before
+            yield text.encode()
+        yield end
+
+
+def _column_texts(column: Column) -> list[str]:
+    values = column.values.tolist()
+    if column.kind == NAME:
+        return [column.names[value] for value in values]
+    if column.kind == VLAN:
+        tags = [(value >> 12, value & 4095) for value in values]
+        return [f"{outer}.{tag}" if outer else str(tag or "") for outer, tag in tags]
+    if column.kind == ADDRESS:
+        assert column.high is not None and column.version is not None
+        halves = zip(column.version.tolist(), column.high.tolist(), values, strict=True)
+        return [
+            socket.inet_ntop(socket.AF_INET, low.to_bytes(4))
+            if version == 4
+            else socket.inet_ntop(socket.AF_INET6, (high << 64 | low).to_bytes(16))
+            for version, high, low in halves
+        ]
+    return [str(value) for value in values]
 
 
 def address_texts(high: U64, low: U64, version: U8) -> tuple[U8, I64]:

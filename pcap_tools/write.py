@@ -16,7 +16,6 @@ from pcap_tools.capture import Batch, link_name
 from pcap_tools.errors import OutputError
 from pcap_tools.kernels import U8
 from pcap_tools.parts import HEADER, RECORD
-from pcap_tools.placed import Placed
 from pcap_tools.records import put_records
 from pcap_tools.sink import DEPTH, open_sink
 from pcap_tools.walk import MAX_PACKET
@@ -149,18 +148,18 @@ class PcapWriter(Buffered):
             if start < len(batch):
                 self._flush()
 
-    def place_records(self, packets: int, octets: int) -> Placed | None:
+    def place_records(self, packets: int, octets: int) -> int | None:
         """Room behind what was written for the records of so many packets and bytes of frames.
 
-        They count as written. None where an output has no places (see `Sink.place`). Raises
-        OutputError.
+        They count as written. Returns the file's descriptor, None where an output has no places
+        (see `Sink.place`). Raises OutputError.
         """
         self._flush()
-        placed = self._sink.place(HEADER + RECORD * packets + octets)
-        if placed is not None:
+        descriptor = self._sink.place(HEADER + RECORD * packets + octets)
+        if descriptor is not None:
             self.packets += packets
             self.bytes += octets
-        return placed
+        return descriptor
 
     def write_records(self, records: U8, packets: int) -> None:
         """Append whole records in this file's own format, as they are."""

@@ -8,10 +8,7 @@ import os
 import random
 import resource
 import subprocess
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import sleep
 
 import numpy as np
 import pytest
@@ -24,12 +21,12 @@ from scapy.utils import checksum
 from synth import MS, T0, Frame, Talk, write_pcap
 from test_readdress import CORPORA, ETHER, odd_frames
 
-from pcap_tools import placed as placed_module
-from pcap_tools.checksum import sum_message, sum_words
+from pcap_tools import parts
+from pcap_tools.checksum import fold, sum_message, sum_words
 from pcap_tools.errors import OutputError
-from pcap_tools.kernels import U8, kernel
+from pcap_tools.kernels import U8, U64, kernel
+from pcap_tools.known import home
 from pcap_tools.memory import Presence, populate, reserve
-from pcap_tools.placed import Placed
 from pcap_tools.remap import RemapOptions, by_frames, remap, rewrite
 
 
@@ -72,6 +69,51 @@ def test_more_addresses_than_the_tables_begin_with(tmp_path: Path) -> None:
     assert slow == fast
 
 
+def test_in_small_parts_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts with odd frames, for which a kernel stops, and parts without, by two threads."""
+    odd = [frame for _, frame in odd_frames()]
+    frames = [
+        (T0 + number * MS, odd[number // 40 % len(odd)] if number % 40 == 7 else frame)
+        for number, (_, frame) in enumerate(many(3000))
+    ]
+    raw = write_pcap(tmp_path / "raw.pcap", frames)
+    slow, one = both_ways(raw, tmp_path)
+    monkeypatch.setattr(parts, "_OCTETS", 700)
+    assert both_ways(raw, tmp_path) == (slow, one)
+    assert slow == one
+
+
+def test_addresses_of_any_networks_lie_apart() -> None:
+    """What a lookup costs: how many places it meets in a table that is half full at most."""
+    chance = random.Random(3)
+    networks = {
+        "in order": range(0x0A000001, 0x0A000001 + 30_000),
+        "one a network": range(0x0A000001, 0x0B000001, 512),
+        "a few networks": [
+            chance.randrange(1 << 16) << 16 | host for _ in range(30) for host in range(1000)
+        ],
+        "two pools": [*range(0x0A000001, 0x0A004000), *range(0x17550000, 0x17554000)],
+    }
+    for name, found in networks.items():
+        addresses = np.unique(np.array(found, np.uint32)).byteswap().astype(np.uint64)
+        bits = (2 * len(addresses)).bit_length()
+        assert _places_met(addresses, bits) < 1.6 * len(addresses), name
+
+
+@kernel
+def _places_met(addresses: U64, bits: int) -> int:
+    taken = np.zeros(1 << bits, np.bool_)
+    met = 0
+    for address in addresses:
+        place = home(address, bits)
+        while taken[place]:
+            place = (place + 1) & ((1 << bits) - 1)
+            met += 1
+        taken[place] = True
+        met += 1
+    return met
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_the_bytes(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
@@ -108,7 +150,7 @@ def test_every_output_holds_the_same_packets(tmp_path: Path, name: str) -> None:
 @kernel
 def _sums(data: U8, size: int) -> tuple[np.uint64, np.uint64]:
     address = np.int64(data.ctypes.data) + 34
-    return sum_message(address, size), sum_words(address, size)
+    return fold(sum_message(address, size)), sum_words(address, size)
 
 
 @settings(max_examples=300, deadline=None)
@@ -121,20 +163,6 @@ def test_the_sum_of_a_message(message: bytes) -> None:
     assert int.from_bytes(int(found).to_bytes(2, "little")) % 0xFFFF == right % 0xFFFF
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw = write_pcap(tmp_path / "raw.pcap", many(200))
-
-    def full(descriptor: int, octets: memoryview, at: int) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("pcap_tools.placed.os.pwrite", full)
-    with pytest.raises(OutputError, match=r"out\.pcap: cannot be written: No space left"):
-        remap([raw], tmp_path / "out.pcap", "key")
-    assert [path.name for path in tmp_path.iterdir()] == ["raw.pcap"]
-
-
 def test_a_limit_of_file_sizes_is_one_line_too(tmp_path: Path) -> None:
     raw = write_pcap(tmp_path / "raw.pcap", many(200))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -145,49 +173,6 @@ def test_a_limit_of_file_sizes_is_one_line_too(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["raw.pcap"]
-
-
-def test_parts_of_a_file_come_in_any_order_and_by_halves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = os.pwrite
-    monkeypatch.setattr(  # as the kernel may
-        "pcap_tools.placed.os.pwrite", lambda fd, octets, at: whole(fd, octets[:5000], at)
-    )
-    with (tmp_path / "file").open("w+b") as stream:
-        stream.write(b"head")
-        stream.flush()
-        stream.truncate(20_000)
-        placed = Placed(stream.fileno(), 20_000)
-        placed.put(9_000, memoryview(b"\2" * 11_000))
-        placed.put(4, memoryview(b"\1" * 8_996))
-    assert (tmp_path / "file").read_bytes() == b"head" + b"\1" * 8_996 + b"\2" * 11_000
-
-
-@pytest.mark.skipif(not Path("/dev/shm").is_mount(), reason="no tmpfs at /dev/shm")
-def test_who_waits_for_its_turn_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    there, slow = placed_module.populate, os.pwrite
-
-    def counted(begin: int, end: int) -> int:
-        asked.append(end - begin)
-        return there(begin, end)
-
-    def late(descriptor: int, octets: memoryview, at: int) -> int:
-        sleep(0.002)
-        return slow(descriptor, octets, at)
-
-    monkeypatch.setattr(placed_module, "populate", counted)
-    monkeypatch.setattr("pcap_tools.placed.os.pwrite", late)
-    wanted = np.random.default_rng(5).integers(0, 256, 3_000_001, np.uint8)
-    edges = [0, *sorted(random.Random(7).sample(range(1, len(wanted)), 30)), len(wanted)]
-    with tempfile.TemporaryFile(dir="/dev/shm") as stream:
-        stream.truncate(len(wanted))
-        placed = Placed(stream.fileno(), len(wanted))
-        with ThreadPoolExecutor(3) as pool:
-            list(pool.map(lambda a, b: placed.put(a, wanted[a:b].data), edges[:-1], edges[1:]))
-        assert stream.read() == wanted.tobytes()
-    assert asked
 
 
 def test_memory_is_made_present_ahead_and_stays_what_it_is() -> None:

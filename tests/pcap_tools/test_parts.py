@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +16,101 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcap_tools import parts
-from pcap_tools.capture import open_capture
-from pcap_tools.errors import GrowingInput
-from pcap_tools.parts import HEADER, RECORD, Parts, close_up
+from pcap_tools.errors import CaptureError, GrowingInput
+from pcap_tools.kernels import I64, U16
+from pcap_tools.parts import (
+    BEGIN,
+    COUNT,
+    FIRST,
+    HEADER,
+    PLACE,
+    RECORD,
+    SIZE,
+    Room,
+    Stop,
+    Way,
+    carry_kept,
+    place_kept,
+)
+from pcap_tools.remap import remap
+
+KEPT, DROPPED = 0, -1  # owner codes
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.binary(max_size=200), st.booleans()), max_size=40))
-def test_what_is_not_kept_is_closed_up(packets: list[tuple[bytes, bool]]) -> None:
-    records = [bytes(range(RECORD)) + frame for frame, _ in packets]
-    keep = np.array([kept for _, kept in packets], np.bool_)
-    sizes = np.array([len(frame) for frame, _ in packets], np.uint16)
-    data = np.frombuffer(bytearray(b"".join(records)), np.uint8)
-    rows, places = np.empty(len(packets), np.int64), np.empty(len(packets), np.int64)
-    count, end = close_up(data, sizes, keep, rows, places)
-    wanted = [number for number, (_, kept) in enumerate(packets) if kept]
-    assert rows[:count].tolist() == wanted
-    assert data[:end].tobytes() == b"".join(records[number] for number in wanted)
-    found = [data[at : at + sizes[n]].tobytes() for at, n in zip(places, wanted, strict=False)]
-    assert found == [packets[number][0] for number in wanted]
+def carried(
+    path: Path, frames: list[bytes], keep: list[bool], octets: int
+) -> tuple[bytes, list[Stop]]:
+    """What is brought of a capture's records to another file, and where the kernel stopped."""
+    sizes = np.array([len(frame) for frame in frames], np.uint16)
+    owner = np.array([KEPT if kept else DROPPED for kept in keep], np.int32)
+    kept = np.array([False, False, False, False, True])
+    table = parts.divide(sizes)
+    packets, size = place_kept(table, sizes, owner, kept)
+    assert packets == sum(keep)
+    room, output = Room(table), path.with_name("out")
+    stops = []
+    with path.open("rb") as source, output.open("wb") as target:
+        target.write(path.read_bytes()[:HEADER])
+        target.flush()
+        way = Way(np.array([source.fileno(), target.fileno() if octets else -1]), sizes, 1)
+        at = 0
+        while at < len(table):
+            stop = Stop(
+                *carry_kept(
+                    way.files,
+                    table[at:],
+                    sizes,
+                    owner,
+                    np.zeros(len(frames), np.uint8),
+                    kept,
+                    room.data,
+                    room.rows,
+                    room.offset,
+                    room.caplen,
+                    room.owner,
+                    room.direction,
+                )
+            )
+            stops.append(stop)
+            at += stop.parts
+            if at < len(table):
+                os.pwrite(target.fileno(), room.data[: stop.octets], int(table[at, PLACE]))
+                for row in range(stop.packets):
+                    frame = frames[room.rows[row]]
+                    begin = room.offset[row]
+                    assert room.data[begin : begin + room.caplen[row]].tobytes() == frame
+                at += 1
+    assert output.stat().st_size == HEADER + RECORD * packets + size
+    return output.read_bytes(), stops
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.binary(max_size=200), st.booleans()), min_size=1, max_size=40),
+    st.sampled_from([1, 300, 1 << 20]),
+    st.booleans(),
+)
+def test_what_is_kept_comes_to_its_place(
+    tmp_path_factory: pytest.TempPathFactory,
+    packets: list[tuple[bytes, bool]],
+    octets: int,
+    whole: bool,
+) -> None:
+    path = tmp_path_factory.mktemp("carried") / "in.pcap"
+    records = [
+        struct.pack("=IIII", number, 0, len(frame), len(frame)) + frame
+        for number, (frame, _) in enumerate(packets)
+    ]
+    head = struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    path.write_bytes(head + b"".join(records))
+    keep = [kept for _, kept in packets]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(parts, "_OCTETS", octets)
+        frames = [frame for frame, _ in packets]
+        found, stops = carried(path, frames, keep, octets if whole else 0)
+    assert found == head + b"".join(r for r, kept in zip(records, keep, strict=True) if kept)
+    # Python has nothing to do with a whole way, and writes every part of one that ends before.
+    assert [stop.parts > 0 for stop in stops] == ([True] if whole else [False] * len(stops))
 
 
 def capture(path: Path, count: int) -> Path:
@@ -43,15 +124,22 @@ def capture(path: Path, count: int) -> Path:
 
 def test_the_parts_are_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "_OCTETS", 5000)
+    monkeypatch.setattr(parts, "_PLACES", 7)
     path = capture(tmp_path / "in.pcap", 500)
     sizes = np.array([60 + n % 1400 for n in range(500)], np.uint16)
-    with open_capture([path]) as opened:
-        assert opened.plain is not None
-        records = Parts(opened.plain, sizes)
-        found = list(records)
-        assert len(found) > 30 and sum(part.count for part in found) == 500
-        backwards = [records.read(part).tobytes() for part in reversed(found)]
-    assert b"".join(reversed(backwards)) == path.read_bytes()[HEADER:]
+    table = parts.divide(sizes)
+    assert len(table) > 30
+    assert_whole(table, sizes, path)
+    assert table[:-1, SIZE].min() >= 5000 and table[:, SIZE].max() < 5000 + RECORD + 1460
+
+
+def assert_whole(table: I64, sizes: U16, path: Path) -> None:
+    ends = table[:, FIRST] + table[:, COUNT]
+    assert table[:, FIRST].tolist() == [0, *ends[:-1]] and ends[-1] == len(sizes)
+    ends = table[:, BEGIN] + table[:, SIZE]
+    assert table[:, BEGIN].tolist() == [HEADER, *ends[:-1]]
+    assert ends[-1] == path.stat().st_size
+    assert (table[:, PLACE] == table[:, BEGIN]).all()
 
 
 def test_a_part_of_large_packets_among_small_ones_is_not_large(tmp_path: Path) -> None:
@@ -62,23 +150,66 @@ def test_a_part_of_large_packets_among_small_ones_is_not_large(tmp_path: Path) -
     path.write_bytes(
         head + b"".join(struct.pack("=IIII", 1, 0, n, n) + bytes(n) for n in sizes.tolist())
     )
-    with open_capture([path]) as opened:
-        assert opened.plain is not None
-        found = list(Parts(opened.plain, sizes))
-    assert max(part.end - part.begin for part in found) <= 8 << 20
-    ends = np.cumsum([part.count for part in found])
-    assert [part.first for part in found] == [0, *ends[:-1]] and ends[-1] == len(sizes)
-    assert [part.begin for part in found] == [HEADER, *(part.end for part in found[:-1])]
-    assert found[-1].end == path.stat().st_size
+    table = parts.divide(sizes)
+    assert_whole(table, sizes, path)
+    assert table[:, SIZE].max() < (1 << 20) + RECORD + 65_000
+    room = Room(table[:1])
+    assert room.holds(table[:1])
+    assert not room.holds(np.array([[0, 4 * table[0, COUNT], 0, 1, 0]]))
+    assert not room.holds(np.array([[0, 1, 0, 4 * table[0, SIZE], 0]]))
 
 
-def test_a_file_cut_short_meanwhile_is_said(tmp_path: Path) -> None:
+def test_a_file_cut_short_meanwhile_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = capture(tmp_path / "in.pcap", 20)
-    sizes = np.array([60 + n for n in range(20)], np.uint16)
-    with open_capture([path]) as opened:
-        assert opened.plain is not None
-        records = Parts(opened.plain, sizes)
+    whole = parts.divide
+
+    def cut(sizes: U16) -> I64:
         with path.open("r+b") as stream:
             stream.truncate(300)
-        with pytest.raises(GrowingInput, match=r"in\.pcap: changed while it was read"):
-            records.read(next(iter(records)))
+        return whole(sizes)
+
+    monkeypatch.setattr("pcap_tools.copying.divide", cut)
+    with pytest.raises(GrowingInput, match=r"in\.pcap: changed while it was read"):
+        remap([path], tmp_path / "out.pcap", "key")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in.pcap"]
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a disk with a bad sector: the kernel stops, the way around it says why."""
+    path = capture(tmp_path / "in.pcap", 20)
+
+    def failing(descriptor: int, size: int, at: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def stopped(*arguments: object) -> tuple[int, int, int, int]:
+        monkeypatch.setattr(os, "pread", failing)
+        return 0, -1, 0, 0
+
+    monkeypatch.setattr("pcap_tools.byaddress.carry_known", stopped)
+    with pytest.raises(
+        CaptureError, match=r"in\.pcap: read error at offset 24: Input/output error"
+    ):
+        remap([path], tmp_path / "out.pcap", "key")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in.pcap"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own takes root")
+@pytest.mark.parametrize("command", [["remap"], ["clean"], ["clean", "--remap"]])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, command: list[str]) -> None:
+    path = capture(tmp_path / "in.pcap", 3000)
+    output = tmp_path / "full" / "out.pcap"
+    output.parent.mkdir()
+    probebench = [sys.executable, "-m", "harness", "corpus", *command, str(path), "-o", str(output)]
+    if command != ["clean"]:
+        probebench += ["--key", "key"]
+    if "clean" in command:
+        probebench += ["--keep", "non-ip"]
+    mounted = f"mount -t tmpfs -o size=300k none {output.parent} && {shlex.join(probebench)}"
+    script = f"{mounted}; echo status $?; ls -A {output.parent}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == (f"probebench: {output}: cannot be written: No space left on device\n")
+    assert done.stdout == "status 2\n"

@@ -7,10 +7,12 @@ import socket
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcap_tools.text import NAME, NUMBER, VLAN, Column, address_texts, format_rows
+from pcap_tools import text
+from pcap_tools.text import ADDRESS, NAME, NUMBER, VLAN, Column, address_texts, format_rows
 
 WORDS = st.lists(st.sampled_from([0, 0, 0, 1, 0xFFFF]) | st.integers(0, 0xFFFF), min_size=8)
 
@@ -35,17 +37,57 @@ def test_ipv4_as_inet_ntop(numbers: list[int]) -> None:
     assert texts(numbers, 4) == [socket.inet_ntoa(n.to_bytes(4)) for n in numbers]
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-(2**63) + 1, 2**63 - 1),
+            st.integers(0, 2),
+            st.sampled_from([4, 6]),
+            WORDS,
+            st.integers(0, (1 << 24) - 1) | st.sampled_from([0, 5, 4096, 5 << 12]),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_few_rows_as_many(rows: list[tuple[int, int, int, list[int], int]]) -> None:
+    """Python's way and the kernel's."""
+    version = np.array([row[2] for row in rows], np.uint8)
+    numbers = [
+        int.from_bytes(b"".join(word.to_bytes(2) for word in row[3][:8]))
+        & ((1 << 32) - 1 if row[2] == 4 else (1 << 128) - 1)
+        for row in rows
+    ]
+    high = np.array([number >> 64 for number in numbers], np.uint64)
+    low = np.array([number & (1 << 64) - 1 for number in numbers], np.uint64)
+    columns = [
+        Column(NUMBER, b"{", np.array([row[0] for row in rows])),
+        Column(NAME, b", ", np.array([row[1] for row in rows]), ("", "a", "long name")),
+        Column(ADDRESS, b" at ", low, (), high, version),
+        Column(VLAN, b"/", np.array([row[4] for row in rows])),
+    ]
+    found = [b"".join(map(bytes, format_rows(columns, b"}\n")))]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(text, "FEW", 0)
+        found.append(b"".join(map(bytes, format_rows(columns, b"}\n"))))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("few", [0, 200])
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(-(2**63) + 1, 2**63 - 1), st.integers(0, 2)), min_size=1))
-def test_rows_are_json(rows: list[tuple[int, int]]) -> None:
+def test_rows_are_json(few: int, rows: list[tuple[int, int]]) -> None:
     names = ("", "a", "long name")
     columns = [
         Column(NUMBER, b'{"n": ', np.array([number for number, _ in rows])),
         Column(NAME, b', "s": "', np.array([name for _, name in rows]), names),
     ]
-    text = b"".join(map(bytes, format_rows(columns, b'"}\n'))).decode()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(text, "FEW", few)
+        lines = b"".join(map(bytes, format_rows(columns, b'"}\n'))).decode().splitlines()
     expected = [{"n": number, "s": names[name]} for number, name in rows]
-    assert [json.loads(line) for line in text.splitlines()] == expected
+    assert [json.loads(line) for line in lines] == expected
 
 
 def test_more_rows_than_one_piece() -> None:
