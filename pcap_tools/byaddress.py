@@ -49,6 +49,11 @@ class ByAddress(Rewriting):
         """The bytes captured of every packet; None when one has 65,536 or more."""
         return self._sizes.all
 
+    @property
+    def seen(self) -> int:
+        """IPv4 addresses of plain packets so far, but for 0.0.0.0."""
+        return int(self._fill[0])
+
     def collect(self, capture: Capture) -> None:
         """The first pass: number every address."""
         room = np.empty(BLOCK, np.int64)

@@ -17,17 +17,23 @@ __all__ = ["Stamp", "source_stamp"]
 Stamp = tuple[tuple[str, float, int], ...]
 """Name, time of change (s) and size (bytes) of every source."""
 
+_HOME = Path(__file__).parent
 _IMPORT = re.compile(r"^from pcap_tools\.(\w+) import", re.MULTILINE)
 
 
 @functools.cache
 def source_stamp(path: Path) -> Stamp:
-    """The state of a module and of those beside it that it imports, they theirs, and so on."""
+    """The state of a module and of those of this package that it imports, they theirs, and so on.
+
+    They are beside it, or (for kernels of others, as in tests) beside this module.
+    """
     found = {path}
     waiting = [path]
     while waiting:
         for name in _imported(waiting.pop()):
-            source = path.with_name(f"{name}.py")
+            beside, source = path.with_name(f"{name}.py"), _HOME / f"{name}.py"
+            if beside.exists():
+                source = beside
             if source not in found and source.exists():
                 found.add(source)
                 waiting.append(source)

@@ -52,6 +52,7 @@ def _stand_in(address: Word, known: Word, bits: Word) -> Word:
     place = home(address, bits)
     while True:
         there = load64(known + 8 * place)
+        # What is free ends the search for an address of a file that was changed meanwhile.
         if there & np.uint64(0xFFFFFFFF) == address or there == 0:
             return there >> np.uint64(32)
         place = (place + 1) & mask

@@ -22,8 +22,11 @@ from synth import MS, T0, Frame, Talk, write_pcap
 from test_readdress import CORPORA, ETHER, odd_frames
 
 from pcap_tools import parts
+from pcap_tools.byaddress import ByAddress
+from pcap_tools.capture import open_capture
 from pcap_tools.checksum import fold, sum_message, sum_words
 from pcap_tools.errors import OutputError
+from pcap_tools.fresh import FreshAddresses
 from pcap_tools.kernels import U8, U64, kernel
 from pcap_tools.known import home
 from pcap_tools.memory import Presence, populate, reserve
@@ -81,6 +84,16 @@ def test_in_small_parts_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(parts, "_OCTETS", 700)
     assert both_ways(raw, tmp_path) == (slow, one)
     assert slow == one
+
+
+def test_no_address_fills_no_table(tmp_path: Path) -> None:
+    raw = write_pcap(tmp_path / "raw.pcap", many(300))
+    work = ByAddress(FreshAddresses("key"))
+    with open_capture([raw]) as capture:
+        work.collect(capture)
+    four = [n for n in range(300) if n % 9]
+    assert work.seen == len(four)  # and 0.0.0.0, whose place is a free one
+    assert len(work.book) == len(four) + 1 + (300 - len(four)) + 1
 
 
 def test_addresses_of_any_networks_lie_apart() -> None:

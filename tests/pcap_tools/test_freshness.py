@@ -68,3 +68,9 @@ def test_the_stamp_covers_what_is_imported_and_nothing_else(tmp_path: Path) -> N
     for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text)
     assert [row[0] for row in source_stamp(tmp_path / "a.py")] == ["a.py", "b.py", "c.py"]
+
+
+def test_a_kernel_elsewhere_is_as_new_as_this_package(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from pcap_tools.known import home\n")
+    names = [row[0] for row in source_stamp(tmp_path / "mine.py")]
+    assert {"mine.py", "known.py", "kernels.py"} < set(names)
