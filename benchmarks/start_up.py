@@ -27,6 +27,7 @@ def commands(source: Path, place: Path) -> list[Command]:
     expand += ["--key", "k", "--iterations", "2", "--every", "1"]
     return [
         clean(source, place / "clean.pcap"),
+        clean(source, place / "fresh.pcap", "--remap", "--key", "k"),
         remap(source, place / "remap.pcap"),
         flows(source, place / "flows.csv"),
         Command("corpus inspect", [*OURS, "corpus", "inspect", str(source)]),
