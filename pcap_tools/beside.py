@@ -85,7 +85,8 @@ def compile_beside(part: str) -> None:
         if process.poll() is None and idle.acquire(blocking=False):
             from pcap_tools.warm import warm
 
-            warm(wanted.meanwhile)
+            with contextlib.suppress(OSError):  # no room for temporary files: nothing is lost
+                warm(wanted.meanwhile)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_LONGEST)
         return True
