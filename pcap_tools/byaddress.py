@@ -153,6 +153,7 @@ class ByAddress(Rewriting):
             room.block,
             room.counts,
             room.others,
+            room.pace,
         )
         self.account(room.counts)
         return Stop(*stop)

@@ -26,6 +26,7 @@ from pcap_tools.errors import OutputError
 from pcap_tools.flows import ORPHAN_FRAGMENT, FlowTable
 from pcap_tools.forecast import Progress
 from pcap_tools.kernels import I64, U8, U16
+from pcap_tools.memory import pages_of
 from pcap_tools.output import CaptureWriter, open_output
 from pcap_tools.parts import (
     BEGIN,
@@ -145,6 +146,7 @@ class ByFlow:
             room.caplen,
             room.owner,
             room.direction,
+            room.pace,
         )
         return Stop(*stop)
 
@@ -211,7 +213,9 @@ class _Carrying:
         parts = divide(sizes)
         packets, octets = self._choice.place(parts, sizes)
         output = self._writer.place_records(packets, octets)
-        files = np.array([self._plain.fileno(), -1 if output is None else output])
+        pages = None if output is None else pages_of(output)
+        base = 0 if pages is None else pages.ctypes.data
+        files = np.array([self._plain.fileno(), -1 if output is None else output, base])
         way = Way(files, sizes, self._capture.link)
         pieces = [parts[at : at + _AT_ONCE] for at in range(0, len(parts), _AT_ONCE)]
         if output is None:

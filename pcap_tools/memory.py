@@ -6,14 +6,16 @@ import contextlib
 import ctypes
 import functools
 import mmap
+import os
 import queue
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Presence", "distinct", "doubled", "populate", "reserve"]
+__all__ = ["Presence", "distinct", "doubled", "pages_of", "populate", "reserve"]
 
 _HUGE = 1 << 21  # bytes: one transparent huge page (x86-64, arm64 with 4 KiB pages)
 
@@ -71,6 +73,29 @@ def populate(begin: int, end: int) -> int:
     begin, end = begin & -page, -(-end // page) * page
     madvise = _libc().madvise
     return ctypes.get_errno() if madvise(begin, end - begin, _POPULATE_WRITE) else 0
+
+
+def pages_of(descriptor: int) -> npt.NDArray[np.uint8] | None:
+    """A file in memory (tmpfs), mapped whole for reading and writing; None for one elsewhere."""
+    size = os.fstat(descriptor).st_size
+    if not size or not _in_memory(descriptor):
+        return None
+    try:
+        return np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
+    except OSError:  # a limit of address space
+        return None
+
+
+def _in_memory(descriptor: int) -> bool:
+    """Whether an open file is on tmpfs (proc_pid_mountinfo(5)); False where nobody can tell."""
+    device = os.fstat(descriptor).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    mounts = (line.split() for line in lines)
+    return any(m[2] == wanted and m[m.index("-") + 1] == "tmpfs" for m in mounts)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcap_tools.errors import CaptureError
-from pcap_tools.extents import read_whole, write_whole
+from pcap_tools.extents import drop_pages, find_pages, nanoseconds, read_whole, write_whole
 from pcap_tools.kernels import I32, I64, U8, U16, U32, inner, kernel, move_bytes
 from pcap_tools.savefile import Savefile
 from pcap_tools.walk import Word
@@ -54,8 +54,9 @@ _PLACES = 1 << 12  # rows of a table at once
 class Way(NamedTuple):
     """Where parts come from and go to.
 
-    `files` are descriptors: the input, and the output or −1, to stop before every writing; `sizes`
-    the bytes captured of every packet, `link` the link type.
+    `files` are descriptors, of the input and of the output (−1: stop before every writing), and the
+    address where the output is mapped, 0 where that is of no use; `sizes` are the bytes captured of
+    every packet, `link` is the link type.
     """
 
     files: I64
@@ -80,7 +81,7 @@ class Room:
     """Memory that one thread works in: a part's bytes, and a row a packet in each column.
 
     `rows` are the packets' numbers in the capture, `counts` what a kernel counted (columns of
-    pcap_tools.plain), `block` is scratch.
+    pcap_tools.plain), `block` is scratch, `pace` is how writing goes (see `store`).
     """
 
     def __init__(self, parts: I64) -> None:
@@ -95,6 +96,7 @@ class Room:
         self.others: I64 = np.empty(packets, np.int64)
         self.block: I64 = np.empty(32, np.int64)
         self.counts: I64 = np.zeros(3, np.int64)
+        self.pace: I64 = np.zeros(3, np.int64)
 
     def holds(self, parts: I64) -> bool:
         """Whether each of the parts has room."""
@@ -175,9 +177,27 @@ def fetch(files: I64, parts: I64, part: Word, base: Word) -> bool:
 
 
 @inner
-def store(files: I64, parts: I64, part: Word, base: Word, octets: Word) -> bool:
-    """Write what is kept of a part; False when that fails, or is left to Python."""
-    return files[1] >= 0 and bool(write_whole(files[1], base, octets, parts[part, 4]))
+def store(files: I64, parts: I64, part: Word, base: Word, octets: Word, pace: I64) -> bool:
+    """Write what is kept of a part; False when that fails, or is left to Python.
+
+    One thread at a time can write to a file. Where that goes slowly because its pages come from a
+    virtual machine's host (0.1 to 2 ms a MB), the next ones are found by way of a mapping, which
+    threads can do at the same time; where they are at hand, that would only take longer.
+    """
+    if files[1] < 0:
+        return False
+    at = parts[part, 4]
+    ahead = files[2] != 0 and pace[0] != 0
+    began = nanoseconds(pace[1:])
+    if ahead:
+        find_pages(files[2] + at, files[2] + at + octets)
+        pace[0] = nanoseconds(pace[1:]) - began > 0.6 * octets
+    good = bool(write_whole(files[1], base, octets, at))
+    if ahead:
+        drop_pages(files[2] + at, files[2] + at + octets)
+    else:
+        pace[0] = nanoseconds(pace[1:]) - began > 1.2 * octets
+    return good
 
 
 @inner
@@ -242,6 +262,7 @@ def carry_kept(
     caplen: U32,
     owners: I32,
     directions: U8,
+    pace: I64,
 ) -> tuple[int, int, int, int]:
     """Bring packets of kept owners (`kept[owner + 4]`) to their places, as they are.
 
@@ -266,6 +287,6 @@ def carry_kept(
             owners,
             directions,
         )
-        if not store(files, parts, part, base, octets):
+        if not store(files, parts, part, base, octets, pace):
             return part, packets, octets, 0
     return len(parts), 0, 0, 0

@@ -158,6 +158,7 @@ class Readdress(Rewriting):
             room.direction,
             room.counts,
             room.others,
+            room.pace,
         )
         self.account(room.counts)
         return Stop(*stop)
@@ -243,6 +244,7 @@ def carry_flows(
     directions: U8,
     counts: I64,
     others: I64,
+    pace: I64,
 ) -> tuple[int, int, int, int]:
     """Bring packets of kept owners to their places, plain ones with their flow's stand-ins.
 
@@ -279,6 +281,6 @@ def carry_flows(
             counts,
             others,
         )
-        if odd or not store(files, parts, part, base, octets):
+        if odd or not store(files, parts, part, base, octets, pace):
             return part, packets, octets, odd
     return len(parts), 0, 0, 0

@@ -125,6 +125,7 @@ def carry_known(
     at: I64,
     counts: I64,
     others: I64,
+    pace: I64,
 ) -> tuple[int, int, int, int]:
     """Bring all packets to their places, plain ones with their stand-ins.
 
@@ -154,6 +155,6 @@ def carry_known(
             counts,
             others,
         )
-        if odd or not store(files, parts, part, base, octets):
+        if odd or not store(files, parts, part, base, octets, pace):
             return part, packets, octets, odd
     return len(parts), 0, 0, 0

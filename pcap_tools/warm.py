@@ -102,7 +102,7 @@ def _carry(batch: Batch, choice: Choice) -> None:
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as output:
         source.write(bytes(HEADER) + batch.data.tobytes())
         source.flush()
-        way = Way(np.array([source.fileno(), output.fileno()]), sizes, batch.link)
+        way = Way(np.array([source.fileno(), output.fileno(), 0]), sizes, batch.link)
         choice.carry(way, parts, room)
 
 

@@ -8,6 +8,7 @@ import shlex
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pcap_tools import parts
 from pcap_tools.errors import CaptureError, GrowingInput
 from pcap_tools.extents import read_whole, write_whole
 from pcap_tools.kernels import I64, U8, U16, kernel
+from pcap_tools.memory import pages_of
 from pcap_tools.parts import (
     BEGIN,
     COUNT,
@@ -53,7 +55,7 @@ def carried(
     with path.open("rb") as source, output.open("wb") as target:
         target.write(path.read_bytes()[:HEADER])
         target.flush()
-        way = Way(np.array([source.fileno(), target.fileno() if octets else -1]), sizes, 1)
+        way = Way(np.array([source.fileno(), target.fileno() if octets else -1, 0]), sizes, 1)
         at = 0
         while at < len(table):
             stop = Stop(
@@ -70,6 +72,7 @@ def carried(
                     room.caplen,
                     room.owner,
                     room.direction,
+                    room.pace,
                 )
             )
             stops.append(stop)
@@ -121,6 +124,51 @@ def capture(path: Path, count: int) -> Path:
         head + b"".join(struct.pack("=IIII", 1, 0, len(f), len(f)) + f for f in frames)
     )
     return path
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_mount(), reason="no tmpfs at /dev/shm")
+def test_pages_that_are_found_ahead_hold_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thirds of the packets, with every writing said to be slow."""
+    monkeypatch.setattr(parts, "_OCTETS", 9000)
+    path = capture(tmp_path / "in.pcap", 600)
+    sizes = np.array([60 + n % 1400 for n in range(600)], np.uint16)
+    owner = np.where(np.arange(600) % 3, KEPT, DROPPED).astype(np.int32)
+    kept = np.array([False, False, False, False, True])
+    table = parts.divide(sizes)
+    packets, octets = place_kept(table, sizes, owner, kept)
+    room, size = Room(table), HEADER + RECORD * packets + octets
+    with path.open("rb") as source, tempfile.TemporaryFile(dir="/dev/shm") as target:
+        target.truncate(size)
+        pages = pages_of(target.fileno())
+        assert pages is not None and len(pages) == size
+        files = np.array([source.fileno(), target.fileno(), pages.ctypes.data])
+        for part in range(len(table)):
+            room.pace[0] = 1
+            arguments = files, table[part : part + 1], sizes, owner, np.zeros(600, np.uint8), kept
+            columns = room.data, room.rows, room.offset, room.caplen, room.owner, room.direction
+            assert Stop(*carry_kept(*arguments, *columns, room.pace)).parts == 1
+        found = target.read()
+        assert pages.tobytes() == found
+    begins = HEADER + np.cumsum([0, *(sizes[:-1].astype(np.int64) + RECORD)])
+    whole = path.read_bytes()
+    wanted = [whole[begins[n] : begins[n] + RECORD + sizes[n]] for n in range(600) if n % 3]
+    assert found[HEADER:] == b"".join(wanted)
+
+
+def test_only_files_in_memory_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with path.open("r+b") as stream:
+        assert pages_of(stream.fileno()) is None  # nothing to map
+        stream.write(b"1")
+        stream.flush()
+        device = os.fstat(stream.fileno()).st_dev
+        line = f"1 0 {os.major(device)}:{os.minor(device)} / / rw - KIND none rw\n"
+        for kind, mapped in (("tmpfs", True), ("ext4", False)):
+            monkeypatch.setattr(Path, "read_text", lambda *_, k=kind, **__: line.replace("KIND", k))
+            assert (pages_of(stream.fileno()) is not None) == mapped
 
 
 def test_the_parts_are_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
