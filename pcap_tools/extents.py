@@ -14,6 +14,7 @@ import numpy as np
 from numba import types
 
 from pcap_tools.kernels import I64, inner
+from pcap_tools.memory import POPULATE_WRITE
 from pcap_tools.walk import Word
 
 __all__ = ["drop_pages", "find_pages", "nanoseconds", "pread", "read_whole", "write_whole"]
@@ -31,7 +32,7 @@ _madvise: Any = types.ExternalFunction(
 _clock: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.int64))
 _MONOTONIC = time.CLOCK_MONOTONIC
 _PAGE = mmap.PAGESIZE
-_POPULATE_WRITE, _DONTNEED = 23, mmap.MADV_DONTNEED  # the first since Linux 5.14
+_DONTNEED = mmap.MADV_DONTNEED
 
 
 @inner
@@ -72,7 +73,7 @@ def find_pages(begin: Word, end: Word) -> None:
     What fails (a full disk, an older kernel) is met again by who writes there.
     """
     first = begin & -_PAGE
-    _madvise(first, end - first, _POPULATE_WRITE)
+    _madvise(first, end - first, POPULATE_WRITE)
 
 
 @inner

@@ -88,13 +88,10 @@ class Rewriting:
         `numbers` are the packets' in the capture, from 0.
         """
         with self._lock:
-            self._edit_others(part, numbers)
-
-    def _edit_others(self, part: Batch, numbers: I64) -> None:
-        before = int(self.counts[QUOTING])
-        rows, edits = analyse_batch(part, self.book, self.counts)
-        if self.mentions is not None and self.counts[QUOTING] > before:
-            self.mentions.look(part, rows, numbers)
-        tables = self.tables
-        chained = Edits(edits, tables.macs) if len(edits) else None
-        patch_all(part.data.ctypes.data, part.offset, rows, chained, tables.v4, tables.v6)
+            before = int(self.counts[QUOTING])
+            rows, edits = analyse_batch(part, self.book, self.counts)
+            if self.mentions is not None and self.counts[QUOTING] > before:
+                self.mentions.look(part, rows, numbers)
+            tables = self.tables
+            chained = Edits(edits, tables.macs) if len(edits) else None
+            patch_all(part.data.ctypes.data, part.offset, rows, chained, tables.v4, tables.v6)

@@ -129,10 +129,8 @@ class _Cache(FunctionCache):
         self._announce()
         # A compilation makes millions of objects that live on, and few cycles: collecting garbage
         # meanwhile takes a twelfth of the time.
-        if not _Cache._compiling and gc.isenabled():
+        if _Cache._compiling or gc.isenabled():
             gc.disable()
-            _Cache._compiling = 1
-        elif _Cache._compiling:
             _Cache._compiling += 1
         target_context.refresh()
         return None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Presence", "distinct", "doubled", "pages_of", "populate", "reserve"]
+__all__ = ["POPULATE_WRITE", "Presence", "distinct", "doubled", "pages_of", "populate", "reserve"]
 
 _HUGE = 1 << 21  # bytes: one transparent huge page (x86-64, arm64 with 4 KiB pages)
 
@@ -57,7 +57,9 @@ def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return kept
 
 
-_POPULATE_WRITE = 23  # linux/mman.h, since Linux 5.14
+POPULATE_WRITE = 23
+"""MADV_POPULATE_WRITE of linux/mman.h, since Linux 5.14."""
+
 _STEP = 1 << 21
 _MARGIN = 1 << 22
 _Area = tuple[npt.NDArray[Any], int, int]
@@ -72,7 +74,7 @@ def populate(begin: int, end: int) -> int:
     page = mmap.PAGESIZE
     begin, end = begin & -page, -(-end // page) * page
     madvise = _libc().madvise
-    return ctypes.get_errno() if madvise(begin, end - begin, _POPULATE_WRITE) else 0
+    return ctypes.get_errno() if madvise(begin, end - begin, POPULATE_WRITE) else 0
 
 
 def pages_of(descriptor: int) -> npt.NDArray[np.uint8] | None:
